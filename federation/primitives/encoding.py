@@ -1,0 +1,115 @@
+"""Injective encodings: what is hashed or signed can be read in one way only.
+
+Documents are canonical JSON (RFC 8785). Bytes are domain-tagged lists of length-prefixed fields, after the
+pre-authentication encoding of DSSE (secure-systems-lab/dsse, `PAE`). Protobuf bytes are never signed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import rfc8785
+
+from federation.errors import ChaotianError
+
+MAX_FIELDS = 1 << 20
+
+
+def canonical_json(document: Any) -> bytes:
+    """Return the RFC 8785 form of `document` (UTF-8, sorted keys, no spaces).
+
+    Raises:
+        ChaotianError: BAD_DOCUMENT where a value has no canonical form (NaN, integers beyond 2^53).
+    """
+    try:
+        return rfc8785.dumps(document)
+    except (rfc8785.CanonicalizationError, UnicodeEncodeError, RecursionError) as error:
+        raise ChaotianError("BAD_DOCUMENT", f"the document has no canonical JSON form: {error}") from None
+
+
+def parse_canonical_json(data: bytes, *, limit: int = 1 << 20) -> Any:
+    """Parse `data` and refuse it unless it is exactly its own canonical form (at most `limit` bytes)."""
+    if len(data) > limit:
+        raise ChaotianError("OVERSIZED", f"a document has {len(data)} bytes, at most {limit} are allowed")
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError):
+        raise ChaotianError("BAD_DOCUMENT", "the document is not JSON") from None
+    if canonical_json(document) != data:
+        raise ChaotianError("BAD_DOCUMENT", "the document is JSON, but not in its canonical form (RFC 8785)")
+    return document
+
+
+def pack(tag: str, fields: Iterable[bytes]) -> bytes:
+    """Return tag and fields, each with its length (8 bytes, big endian) before it, and their count."""
+    parts = [bytes(field) for field in fields]
+    name = tag.encode()
+    out = [struct.pack(">QQ", len(name), len(parts)), name]
+    for part in parts:
+        out += (struct.pack(">Q", len(part)), part)
+    return b"".join(out)
+
+
+def unpack(tag: str, data: bytes, count: int | None = None) -> list[bytes]:
+    """Return the fields of `pack(tag, fields)`; anything else, trailing bytes included, is MALFORMED.
+
+    Args:
+        tag: the tag that must stand in front.
+        data: the whole encoding.
+        count: how many fields there must be, where that is fixed.
+    """
+
+    def malformed(why: str) -> ChaotianError:
+        return ChaotianError("MALFORMED", f"expected a {tag} message: {why}")
+
+    if len(data) < 16:
+        raise malformed(f"{len(data)} bytes are too few")
+    size, fields = struct.unpack_from(">QQ", data)
+    if fields > MAX_FIELDS or (count is not None and fields != count):
+        raise malformed(f"it has {fields} fields")
+    at = 16 + size
+    if data[16:at] != tag.encode():
+        raise malformed("its tag is another")
+    out: list[bytes] = []
+    for _ in range(fields):
+        if at + 8 > len(data):
+            raise malformed("it is cut short")
+        (size,) = struct.unpack_from(">Q", data, at)
+        if at + 8 + size > len(data):
+            raise malformed("it is cut short")
+        out.append(data[at + 8 : at + 8 + size])
+        at += 8 + size
+    if at != len(data):
+        raise malformed(f"{len(data) - at} bytes follow it")
+    return out
+
+
+def pack_map(tag: str, entries: dict[str, bytes]) -> bytes:
+    """Return a map from names to bytes, sorted by name, as `pack`ed fields."""
+    fields: list[bytes] = []
+    for name in sorted(entries):
+        fields += (name.encode(), entries[name])
+    return pack(tag, fields)
+
+
+def unpack_map(tag: str, data: bytes) -> dict[str, bytes]:
+    """Return the map of `pack_map`; names must be sorted, single and UTF-8."""
+    fields = unpack(tag, data)
+    if len(fields) % 2:
+        raise ChaotianError("MALFORMED", f"expected a {tag} message: a name has no value")
+    try:
+        names = [name.decode() for name in fields[::2]]
+    except UnicodeDecodeError:
+        raise ChaotianError("MALFORMED", f"expected a {tag} message: a name is not UTF-8") from None
+    if any(a >= b for a, b in zip(names, names[1:], strict=False)):
+        raise ChaotianError("MALFORMED", f"expected a {tag} message: names are not sorted and single")
+    return dict(zip(names, fields[1::2], strict=True))
+
+
+def digest(tag: str, fields: Sequence[bytes]) -> bytes:
+    """Return SHA-256 over `pack(tag, fields)`: 32 bytes."""
+    return hashlib.sha256(pack(tag, fields)).digest()
