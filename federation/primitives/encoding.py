@@ -10,6 +10,7 @@ import hashlib
 import json
 import struct
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import rfc8785
@@ -105,7 +106,7 @@ def unpack_map(tag: str, data: bytes) -> dict[str, bytes]:
         names = [name.decode() for name in fields[::2]]
     except UnicodeDecodeError:
         raise ChaotianError("MALFORMED", f"expected a {tag} message: a name is not UTF-8") from None
-    if any(a >= b for a, b in zip(names, names[1:], strict=False)):
+    if any(a >= b for a, b in pairwise(names)):
         raise ChaotianError("MALFORMED", f"expected a {tag} message: names are not sorted and single")
     return dict(zip(names, fields[1::2], strict=True))
 
