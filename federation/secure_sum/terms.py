@@ -1,0 +1,284 @@
+"""What an attempt is about: layout of the vector, roster, floors; signed by the coordinator, bound into every key."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from federation.errors import ChaotianError
+from federation.primitives.encoding import canonical_json, digest, parse_canonical_json
+
+STAGES = ("advertise_keys", "share_keys", "masked_input", "consistency", "unmask", "result")
+RESULT_TO = ("members", "platform", "both")
+MIN_ROSTER = 3
+MAX_ROSTER = 1000
+MAX_SLOTS = 1 << 27
+VERIFIED_BYTES = 64 << 20  # a transcript up to this size is added up again by every member
+TERMS_TAG = "chaotian/terms/v1"
+
+
+@dataclass(frozen=True)
+class Field:
+    """One named part of the vector.
+
+    Args:
+        name: unique within the layout.
+        length: how many values, at least 1.
+        scale_bits: a value is sent as round(value · 2^scale_bits); 0 to 64.
+        bound: every member's own value lies in [-bound, bound], in units; else OVERFLOW.
+    """
+
+    name: str
+    length: int
+    scale_bits: int
+    bound: int
+
+    def __post_init__(self) -> None:
+        if not self.name or len(self.name) > 64 or not 1 <= self.length <= MAX_SLOTS:
+            raise ChaotianError("MALFORMED", "a field needs a name of 1 to 64 characters and a length of at least 1")
+        if not 0 <= self.scale_bits <= 64 or not 1 <= self.bound < 1 << 512:
+            raise ChaotianError("MALFORMED", f"field {self.name} has a scale or a bound out of range")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The vector of a round: ring, fields in order, and the largest roster it can be summed over.
+
+    A value takes one ring element where bound · 2^scale · members stays below a quarter of the ring, and else
+    as many balanced limbs (31 bits each, 15 in the 32-bit ring) as it needs; no total can wrap.
+    """
+
+    ring_bits: int
+    fields: tuple[Field, ...]
+    members: int = 32
+
+    def __post_init__(self) -> None:
+        names = [field.name for field in self.fields]
+        if self.ring_bits not in (32, 64) or not names or len(set(names)) != len(names):
+            raise ChaotianError("MALFORMED", "a layout needs a ring of 32 or 64 bits and fields with unique names")
+        if not 1 <= self.members <= MAX_ROSTER or self.slots > MAX_SLOTS:
+            raise ChaotianError("MALFORMED", f"a layout holds at most {MAX_SLOTS} slots for {MAX_ROSTER} members")
+
+    @property
+    def limb_bits(self) -> int:
+        """Width of a limb: 31 bits, or 15 in the 32-bit ring."""
+        return 31 if self.ring_bits == 64 else 15
+
+    def limbs(self, field: Field) -> int:
+        """How many ring elements one value of `field` takes."""
+        scaled = field.bound << field.scale_bits
+        if scaled * self.members < 1 << (self.ring_bits - 2):
+            return 1
+        return -(-(scaled.bit_length() + 1) // self.limb_bits)
+
+    @property
+    def slots(self) -> int:
+        """Length of the vector in ring elements."""
+        return sum(field.length * self.limbs(field) for field in self.fields)
+
+    @property
+    def bytes(self) -> int:
+        """Length of the vector in bytes."""
+        return self.slots * self.ring_bits // 8
+
+    def document(self) -> dict[str, Any]:
+        """Return the layout as a JSON document (bounds as decimal strings)."""
+        fields = [
+            {"name": f.name, "length": f.length, "scale_bits": f.scale_bits, "bound": str(f.bound)} for f in self.fields
+        ]
+        return {"ring_bits": self.ring_bits, "members": self.members, "fields": fields}
+
+    @classmethod
+    def from_document(cls, document: Any) -> Layout:
+        """Return the layout of `document`; anything else is MALFORMED."""
+        try:
+            fields = []
+            for part in document["fields"]:
+                if set(part) != {"name", "length", "scale_bits", "bound"} or len(part["bound"]) > 160:
+                    raise ValueError
+                if type(part["length"]) is not int or type(part["scale_bits"]) is not int:
+                    raise ValueError
+                fields.append(Field(str(part["name"]), part["length"], part["scale_bits"], int(part["bound"])))
+            if set(document) != {"ring_bits", "members", "fields"}:
+                raise ValueError
+            return cls(document["ring_bits"], tuple(fields), document["members"])
+        except (TypeError, KeyError, ValueError):
+            raise ChaotianError("MALFORMED", "expected a layout") from None
+
+    def encode(self) -> bytes:
+        """Return the canonical bytes of the layout."""
+        return canonical_json(self.document())
+
+    @classmethod
+    def decode(cls, data: bytes) -> Layout:
+        """Return the layout of `encode`; anything else is MALFORMED."""
+        return cls.from_document(parse_canonical_json(data))
+
+
+def threshold_for(members: int) -> int:
+    """Return t = ⌊2n/3⌋ + 1 for a roster of n."""
+    return 2 * members // 3 + 1
+
+
+@dataclass(frozen=True)
+class Claims:
+    """What holds for n members and threshold t (docs/protocols/secure-sum.md); counts of members.
+
+    The transcript gives a member the coordinator's view, so the coordinator counts beside the colluding members.
+    """
+
+    members: int
+    threshold: int
+    curious_colluding: int
+    active_colluding: int
+    lost_at_unmask: int
+
+    @classmethod
+    def of(cls, members: int) -> Claims:
+        """Return the claims for a roster of `members`."""
+        t = threshold_for(members)
+        return cls(members, t, t - 2, min(2 * t - members - 1, t - 2), members - t)
+
+    def sentences(self) -> list[str]:
+        """Return the claims in plain words."""
+        n, t = self.members, self.threshold
+        return [
+            f"{n} members, threshold {t}: seeds are opened only with the shares of {t} members.",
+            f"A curious platform together with up to {self.curious_colluding} members learns nothing but the total.",
+            f"An active platform together with up to {self.active_colluding} members learns nothing but the total.",
+            "One member together with the platform can show the platform the total.",
+            f"Up to {self.lost_at_unmask} members may be lost during unmask; "
+            "whoever is lost before costs a new attempt.",
+        ]
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The terms of one attempt. Member names are unique and sorted; their order gives the indices."""
+
+    space: str
+    job: str
+    round: int
+    attempt: int
+    operation: str
+    purpose: str
+    layout: Layout
+    state_hash: bytes
+    roster: tuple[tuple[str, bytes], ...]
+    min_members: int
+    min_rows: int
+    grants: tuple[tuple[str, str], ...]
+    result_to: str
+    verified: bool = True
+    noise: None = None
+    _hash: list[bytes] = field(default_factory=list, compare=False, repr=False)
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """Names of the roster, in order."""
+        return tuple(name for name, _ in self.roster)
+
+    @property
+    def threshold(self) -> int:
+        """t for this roster."""
+        return threshold_for(len(self.roster))
+
+    @property
+    def group(self) -> bool:
+        """Whether the total stays encrypted towards the platform."""
+        return self.result_to == "members"
+
+    def document(self) -> dict[str, Any]:
+        """Return the terms as a JSON document."""
+        return {
+            "v": 1,
+            "space": self.space,
+            "job": self.job,
+            "round": self.round,
+            "attempt": self.attempt,
+            "operation": self.operation,
+            "purpose": self.purpose,
+            "layout": self.layout.document(),
+            "state_hash": self.state_hash.hex(),
+            "roster": [[name, fingerprint.hex()] for name, fingerprint in self.roster],
+            "threshold": self.threshold,
+            "min_members": self.min_members,
+            "min_rows": self.min_rows,
+            "grants": [list(pair) for pair in self.grants],
+            "result_to": self.result_to,
+            "verified": self.verified,
+            "noise": self.noise,
+        }
+
+    def encode(self) -> bytes:
+        """Return the canonical bytes of the terms."""
+        return canonical_json(self.document())
+
+    def hash(self) -> bytes:
+        """Return the 32 bytes that every key and signature of the attempt is bound to."""
+        if not self._hash:
+            self._hash.append(digest(TERMS_TAG, [self.encode()]))
+        return self._hash[0]
+
+    @classmethod
+    def decode(cls, data: bytes) -> Terms:
+        """Return the terms of `encode`; anything else is MALFORMED."""
+        document = parse_canonical_json(data)
+        try:
+            terms = cls(
+                space=document["space"],
+                job=document["job"],
+                round=document["round"],
+                attempt=document["attempt"],
+                operation=document["operation"],
+                purpose=document["purpose"],
+                layout=Layout.from_document(document["layout"]),
+                state_hash=bytes.fromhex(document["state_hash"]),
+                roster=tuple((str(name), bytes.fromhex(key)) for name, key in document["roster"]),
+                min_members=document["min_members"],
+                min_rows=document["min_rows"],
+                grants=tuple((str(name), str(grant)) for name, grant in document["grants"]),
+                result_to=document["result_to"],
+                verified=document["verified"],
+                noise=document["noise"],
+            )
+            if terms.document() != document:
+                raise ValueError
+        except (TypeError, KeyError, ValueError, AttributeError):
+            raise ChaotianError("MALFORMED", "expected terms of an attempt") from None
+        return terms.checked()
+
+    def checked(self) -> Terms:
+        """Return these terms if they are well formed in themselves.
+
+        Raises:
+            ChaotianError: MALFORMED or TOO_FEW_MEMBERS.
+        """
+        names = list(self.members)
+        numbers = (self.round, self.attempt, self.min_members, self.min_rows)
+        if any(type(number) is not int or number < 1 for number in numbers) or type(self.verified) is not bool:
+            raise ChaotianError("MALFORMED", "round, attempt and floors are whole numbers of at least 1")
+        if names != sorted(set(names)) or len(self.state_hash) != 32 or any(len(key) != 32 for _, key in self.roster):
+            raise ChaotianError("MALFORMED", "the roster is sorted, its names are unique, and hashes have 32 bytes")
+        if [name for name, _ in self.grants] != names:
+            raise ChaotianError("MALFORMED", "terms name one grant for each member of the roster")
+        if self.result_to not in RESULT_TO or self.noise is not None:
+            raise ChaotianError("MALFORMED", "result_to or noise has a value that is not known")
+        if len(names) < max(MIN_ROSTER, self.min_members):
+            floor = max(MIN_ROSTER, self.min_members)
+            raise ChaotianError("TOO_FEW_MEMBERS", f"the roster has {len(names)} members, at least {floor} are needed")
+        if len(names) > self.layout.members:
+            raise ChaotianError("MALFORMED", f"the layout is for {self.layout.members} members, {len(names)} are named")
+        return self
+
+
+def state_digest(state: bytes) -> bytes:
+    """Return the 32-byte hash under which a derived state stands in terms and messages."""
+    return hashlib.sha256(b"chaotian/state/v1\x00" + state).digest()
+
+
+def roster_of(members: Mapping[str, bytes]) -> tuple[tuple[str, bytes], ...]:
+    """Return (name, fingerprint) pairs sorted by name."""
+    return tuple(sorted(members.items()))
