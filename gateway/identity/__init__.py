@@ -1,0 +1,26 @@
+"""Who is who: keys, certificates, invitations, the member directory, and whom this node's owner approved.
+
+names.py         PeerName(space, role, member): .uri, .parse(uri)
+certificates.py  CertificateInfo(name, serial, not_before, not_after, key_fingerprint), read_certificate(pem_or_der),
+                 check_certificate(pem_or_der, authority_pem, now), make_csr(key, name), read_csr(pem),
+                 generate_tls_key(), platform_host(space): DNS name in every platform certificate
+authority.py     CertificateAuthority: .create(space, now), .issue(csr, name, now, lifetime), .issue_platform(...)
+invitation.py    Invitation(space, member, role, city, address, enrol_address, authority_pem, directory_key, token,
+                 issued, expires): .render(signer), .parse(text), .check(now), .token_hash
+directory.py     Entry(space, member, role, city, identity_key, sealing_key, version): .to_bytes(), SignedEntry,
+                 Listing(entry, status, serials), Directory: .build(...), .verify(data, ...), .members, .coordinator
+enrolment.py     EnrolmentRequest(token, csr_pem, entry, binding), EnrolmentReply(certificate_pem, directory):
+                 .to_bytes(), .from_bytes(data)
+node.py          NodeKeys(database, box, entropy=, clock=): .create(), .enrolment_request(invitation), .enrolled(invitation,
+                 reply), .identity() -> NodeIdentity, .renewal_due(now), .renewal_request() -> csr, .renewed(certificate_pem),
+                 .rotate_sealing() -> SignedEntry | None, .directories -> Directories
+peers.py         Directories(database, ...): .accept(data) -> Directory, .current() -> Directory;
+                 Approvals(database): .approve(member, fingerprint), .revoke(member), .all();
+                 PeerBook(node keys): .approved() -> dict[str, Verifier], .sealing_key(member), .coordinator()
+fingerprints.py  show_fingerprint(bytes) -> "ab12 cd34 …", parse_fingerprint(text)
+
+The platform's side (invitations made, members enrolled, directory published) is parties/platform/registry.py:
+Registry(database, keys, settings): .invite(...), .enrol(EnrolmentRequest) -> EnrolmentReply, .renew(PeerName, csr_pem),
+.rotate(PeerName, SignedEntry) -> directory bytes, .revoke(member), .is_revoked(member, serial), .directory() -> bytes,
+.directory_version(), .members(), .verifiers(), .events(after), .coordinator: Signer, .tls() -> (key_pem, chain_pem), .authority_pem.
+"""
