@@ -79,7 +79,7 @@ class Layout:
         return sum(field.length * self.limbs(field) for field in self.fields)
 
     @property
-    def bytes(self) -> int:
+    def byte_length(self) -> int:
         """Length of the vector in bytes."""
         return self.slots * self.ring_bits // 8
 
