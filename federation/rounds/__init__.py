@@ -1,1 +1,1 @@
-"""Flower pieces: messages (`flower`), a member's `ClientApp` (`client_app`), the platform's `PhaseStrategy` (`strategy`)."""
+"""Flower pieces: messages (`flower`), a member's app (`client_app`), the platform's strategy (`strategy`)."""

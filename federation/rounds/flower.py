@@ -14,7 +14,7 @@ from dataclasses import dataclass
 os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
 os.environ["FLWR_DISABLE_UPDATE_CHECK"] = "1"
 
-from flwr.app import (  # noqa: E402
+from flwr.app import (
     ArrayRecord,
     ConfigRecord,
     Context,
@@ -24,15 +24,15 @@ from flwr.app import (  # noqa: E402
     MetricRecord,
     RecordDict,
 )
-from flwr.clientapp import ClientApp  # noqa: E402
-from flwr.common.serde import message_from_proto, message_to_proto  # noqa: E402
-from flwr.proto.message_pb2 import Message as ProtoMessage  # noqa: E402
-from flwr.serverapp import Grid, ServerApp  # noqa: E402
-from flwr.serverapp.strategy import Result, Strategy  # noqa: E402
-from flwr.supercore.run import Run  # noqa: E402
+from flwr.clientapp import ClientApp
+from flwr.common.serde import message_from_proto, message_to_proto
+from flwr.proto.message_pb2 import Message as ProtoMessage
+from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp.strategy import Result, Strategy
+from flwr.supercore.run import Run
 
-from federation.errors import CATALOGUE, ChaotianError  # noqa: E402
-from federation.secure_sum.terms import STAGES  # noqa: E402
+from federation.errors import CATALOGUE, ChaotianError
+from federation.secure_sum.terms import STAGES
 
 __all__ = [
     "ArrayRecord",

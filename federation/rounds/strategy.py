@@ -122,7 +122,7 @@ class PhaseStrategy(Strategy):
         self.now = now
         self.phase = first or Phase()
 
-    def start(  # type: ignore[no-untyped-def]
+    def start(
         self,
         grid: Grid,
         initial_arrays: ArrayRecord | None = None,
