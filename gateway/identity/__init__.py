@@ -20,7 +20,8 @@ peers.py         Directories(database, ...): .accept(data) -> Directory, .curren
 fingerprints.py  show_fingerprint(bytes) -> "ab12 cd34 …", parse_fingerprint(text)
 
 The platform's side (invitations made, members enrolled, directory published) is parties/platform/registry.py:
-Registry(database, keys, settings): .invite(...), .enrol(EnrolmentRequest) -> EnrolmentReply, .renew(PeerName, csr_pem),
-.rotate(PeerName, SignedEntry) -> directory bytes, .revoke(member), .is_revoked(member, serial), .directory() -> bytes,
-.directory_version(), .members(), .verifiers(), .events(after), .coordinator: Signer, .tls() -> (key_pem, chain_pem), .authority_pem.
+Registry(database, box, settings): .create(), .invite(...), .enrol(EnrolmentRequest) -> EnrolmentReply,
+.renew(PeerName, csr_pem), .rotate(PeerName, SignedEntry) -> directory bytes, .revoke(member),
+.is_revoked(member, serial), .directory() -> bytes, .directory_version(), .members(), .verifiers(), .events(after),
+.coordinator: Signer, .tls() -> (key_pem, certificate_pem), .authority_pem.
 """

@@ -1,0 +1,1 @@
+"""Schema changes, by Alembic. Revisions import nothing from the live tables: what they did stays what they do."""
