@@ -88,8 +88,10 @@ for _code, _blame, _cause, _remedy in (
     ("FEW_VALUES", _U, "A numeric column has at most ten different values.", "Declare it as a category with its levels."),
     ("CONSTANT_FEATURE", _U, "A column has the same value in every pooled row.", "Leave the column out of the job."),
     ("SEPARABLE", _U, "The outcome is separated perfectly, so no finite optimum exists.", "Set a penalty above 0, or leave the separating column out."),
+    ("SINGULAR", _U, "Columns of the job depend on each other linearly.", "Leave one of them out, or set a penalty above 0."),
     ("NOT_CONVERGED", _U, "The solver did not converge in the agreed number of rounds.", "Raise max_rounds or the penalty."),
     ("ONE_CLASS", _U, "All pooled training rows have the same outcome.", "Bring rows of both outcomes."),
+    ("NOT_ENFORCED", _U, "A grant asks for a rule that this version does not enforce.", "Leave the named field out, or upgrade: a rule is never accepted and then ignored."),
     # --- policy ----------------------------------------------------------------------------------------
     ("NO_GRANT", _P, "No grant of this owner covers the request.", "Ask the owner for a grant: `chaotian grant propose`."),
     ("GRANT_DENIED", _P, "A clause of the grant refuses the request.", "See `chaotian grant explain` for the clause and what is left."),
@@ -130,6 +132,7 @@ for _code, _blame, _cause, _remedy in (
     ("UNVERIFIABLE", _I, "The transcript is too large to be added up again.", "Use smaller vectors, or agree on an unverified round in the terms."),
     ("OVERFLOW", _I, "A value lies outside the range the layout allows.", "Check the column's unit and range; values are refused, never clipped."),
     ("NOT_FINITE", _I, "A value is not a finite number.", "Find the NaN or infinity in the named column."),
+    ("MODEL_HASH", _I, "A model does not have the version hash it states.", "Get the model again from whom it came; do not score with it."),
     ("LOG_INVALID", _I, "The log does not verify.", "Keep the copy; compare with the member's signed checkpoints."),
     ("STORAGE", _X, "The state could not be written.", "Check disk space and permissions; nothing was released."),
     ("INTERNAL", _X, "An error that nobody foresaw.", "Run again with `--debug` and report it with the output."),
