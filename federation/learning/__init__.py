@@ -1,0 +1,1 @@
+"""Learning from sums: the scorecard job, its solver, its metrics and its model."""

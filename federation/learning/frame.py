@@ -121,8 +121,9 @@ class Feature:
         if not isinstance(document, Mapping) or not set(document) <= {"name", "type", "levels"}:
             raise ChaotianError("BAD_DOCUMENT", "a feature has a name, a type and, for a category, levels")
         name, kind, levels = document.get("name"), document.get("type"), document.get("levels", [])
-        if not isinstance(name, str) or not 1 <= len(name) <= MAX_NAME:
-            raise ChaotianError("BAD_DOCUMENT", f"a feature needs a name of 1 to {MAX_NAME} characters")
+        if not isinstance(name, str) or not 1 <= len(name) <= MAX_NAME or "=" in name:
+            # coefficients and cells are named column=level: a second equals sign would make two names one
+            raise ChaotianError("BAD_DOCUMENT", f"a feature needs a name of 1 to {MAX_NAME} characters without '='")
         if kind not in ("numeric", "category"):
             raise ChaotianError("BAD_DOCUMENT", f"the type of feature {name} is neither numeric nor category")
         if not isinstance(levels, list) or not all(isinstance(x, str) and 1 <= len(x) <= MAX_NAME for x in levels):

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
@@ -28,7 +29,7 @@ from federation.secure_sum.terms import MIN_ROSTER, STAGES, TERMS_TAG, VERIFIED_
 from federation.secure_sum.transcript import as_vector, verify
 
 # What may follow what: a request for any other stage is out of order.
-NEXT = dict(zip(STAGES, STAGES[1:], strict=False))
+NEXT = dict(pairwise(STAGES))
 
 
 @dataclass

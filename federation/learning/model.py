@@ -1,0 +1,192 @@
+"""A finished scorecard: a document with a version hash, and the scores it gives."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import gmpy2
+import numpy as np
+from numpy.typing import NDArray
+
+from federation.errors import ChaotianError
+from federation.learning.coding import Coding
+from federation.learning.exact import GRID_BITS, nearest_float, real_arithmetic
+from federation.learning.frame import Frame, ScorecardSpec
+from federation.learning.newton import Newton
+from federation.primitives.encoding import canonical_json
+
+FORMAT = "chaotian-scorecard/1"
+ERRORS_FORMULA = "sqrt(diag((H + penalty * I)^-1)), H the pooled Hessian of the log-loss, the intercept not penalised"
+_BLOCK = 1 << 16
+
+
+@dataclass(frozen=True)
+class Coefficient:
+    """One line of the scorecard.
+
+    Args:
+        name: column, `column=level`, or `(intercept)`.
+        value: change of the log-odds for one standard deviation, or for the level against the reference.
+        standard_error, z, p: of the penalised fit; p is two-sided for value = 0.
+    """
+
+    name: str
+    value: float
+    standard_error: float
+    z: float
+    p: float
+
+
+@dataclass(frozen=True)
+class Model:
+    """A scorecard as a canonical document; what identifies it is the hash of all of it.
+
+    `document` holds: format, job, label, penalty, coding, coefficients, convergence, training, version.
+    """
+
+    document: Mapping[str, Any]
+
+    @classmethod
+    def finished(cls, job: str, spec: ScorecardSpec, coding: Coding, newton: Newton, rows: int, bads: int) -> Model:
+        """Return the model of a converged iteration."""
+        lines = []
+        with real_arithmetic():
+            for name, value, error in zip(coding.names, newton.beta, newton.errors, strict=True):
+                beta, sd = nearest_float(Fraction(value, 1 << GRID_BITS)), float.fromhex(error)
+                z = gmpy2.mpfr(beta) / gmpy2.mpfr(sd)
+                p = gmpy2.erfc(abs(z) / gmpy2.sqrt(gmpy2.mpfr(2)))
+                lines.append(
+                    {
+                        "name": name,
+                        "value": repr(beta),
+                        "hex": beta.hex(),
+                        "standard_error": repr(sd),
+                        "z": repr(float(z)),
+                        "p": repr(float(p)),
+                    }
+                )
+        body = {
+            "format": FORMAT,
+            "job": job,
+            "label": spec.label,
+            "penalty": spec.penalty,
+            "coding": [_readable(part) for part in coding.document()],
+            "coefficients": lines,
+            "standard_errors": ERRORS_FORMULA,
+            "convergence": {
+                "converged": newton.converged,
+                "rounds": len(newton.history),
+                "history": [
+                    {
+                        "log_loss": repr(entry.log_loss),
+                        "gradient": repr(entry.gradient),
+                        "max_step": repr(entry.max_step),
+                        "decrement": repr(entry.decrement),
+                        "halvings": entry.halvings,
+                    }
+                    for entry in newton.history
+                ],
+            },
+            "training": {"rows": rows, "bads": bads, "min_rows": spec.min_rows, "holdout": spec.holdout},
+        }
+        return cls({**body, "version": _version(body)})
+
+    @classmethod
+    def load(cls, document: Any) -> Model:
+        """Return the model of a JSON document after checking its form and its hash.
+
+        Raises:
+            ChaotianError: BAD_DOCUMENT where a part is missing or wrong; MODEL_HASH where the content was changed.
+        """
+        if not isinstance(document, Mapping) or document.get("format") != FORMAT:
+            raise ChaotianError("BAD_DOCUMENT", f"expected a model in the format {FORMAT}")
+        body = {key: value for key, value in document.items() if key != "version"}
+        if document.get("version") != _version(body):
+            raise ChaotianError("MODEL_HASH", "the model's content does not have the hash it states")
+        model = cls(dict(document))
+        try:
+            names, lines = model.coding.names, model.coefficients
+            if tuple(line.name for line in lines) != names or not isinstance(model.label, str):
+                raise ValueError
+            if not all(np.isfinite(line.value) for line in lines) or not isinstance(document["training"], Mapping):
+                raise ValueError
+            for key in ("rounds", "history"):
+                document["convergence"][key]
+        except (TypeError, KeyError, ValueError, AttributeError):
+            raise ChaotianError("BAD_DOCUMENT", "the model's columns and coefficients do not fit together") from None
+        return model
+
+    @property
+    def version(self) -> str:
+        """SHA-256 over the canonical JSON of everything but the version itself, in hexadecimal."""
+        return str(self.document["version"])
+
+    @property
+    def label(self) -> str:
+        """Column of the outcome."""
+        return str(self.document["label"])
+
+    @property
+    def coding(self) -> Coding:
+        """How columns become coefficients."""
+        parts = self.document["coding"]
+        drop = ("mean_decimal", "sd_decimal", "merged")
+        return Coding.from_document([{key: v for key, v in part.items() if key not in drop} for part in parts])
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns that a row to be scored must have."""
+        return tuple(part.name for part in self.coding.parts)
+
+    @property
+    def coefficients(self) -> list[Coefficient]:
+        """The lines of the scorecard, the intercept first."""
+        return [
+            Coefficient(
+                str(line["name"]),
+                float.fromhex(line["hex"]),
+                float(line["standard_error"]),
+                float(line["z"]),
+                float(line["p"]),
+            )
+            for line in self.document["coefficients"]
+        ]
+
+    def score(self, frame: Frame) -> NDArray[np.float64]:
+        """Return the log-odds of being bad, one a row.
+
+        Raises:
+            ChaotianError: DATA_* or NOT_FINITE where a column does not fit.
+        """
+        coding = self.coding
+        beta = np.array([line.value for line in self.coefficients])
+        design = coding.design(frame)
+        out = np.empty(len(frame))
+        for start in range(0, len(frame), _BLOCK):
+            out[start : start + _BLOCK] = (design[start : start + _BLOCK] * beta).sum(axis=1)
+        return out
+
+
+def probability(log_odds: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return 1 / (1 + exp(-log_odds)), without overflow."""
+    small = np.exp(-np.abs(log_odds))
+    return np.where(log_odds >= 0, 1.0, small) / (1.0 + small)
+
+
+def _readable(part: dict[str, Any]) -> dict[str, Any]:
+    if part["type"] == "numeric":
+        return {
+            **part,
+            "mean_decimal": repr(float.fromhex(part["mean"])),
+            "sd_decimal": repr(float.fromhex(part["sd"])),
+        }
+    merged = [level for level in part["levels"][1:] if level not in part["kept"]]
+    return {**part, "merged": merged}
+
+
+def _version(body: Mapping[str, Any]) -> str:
+    return hashlib.sha256(b"chaotian/model/v1\x00" + canonical_json(dict(body))).hexdigest()
