@@ -123,7 +123,9 @@ class RoundReport:
     def from_document(cls, document: Any) -> RoundReport:
         """Return the report of `document`."""
         loss, gradient, step, decrement, halvings = document
-        return cls(*map(float.fromhex, (loss, gradient, step, decrement)), int(halvings))
+        return cls(
+            float.fromhex(loss), float.fromhex(gradient), float.fromhex(step), float.fromhex(decrement), int(halvings)
+        )
 
 
 @dataclass
