@@ -11,12 +11,16 @@ directory.py     Entry(space, member, role, city, identity_key, sealing_key, ver
                  Listing(entry, status, serials), Directory: .build(...), .verify(data, ...), .members, .coordinator
 enrolment.py     EnrolmentRequest(token, csr_pem, entry, binding), EnrolmentReply(certificate_pem, directory):
                  .to_bytes(), .from_bytes(data)
-node.py          NodeKeys(database, box, entropy=, clock=): .create(), .enrolment_request(invitation), .enrolled(invitation,
-                 reply), .identity() -> NodeIdentity, .renewal_due(now), .renewal_request() -> csr, .renewed(certificate_pem),
-                 .rotate_sealing() -> SignedEntry | None, .directories -> Directories
-peers.py         Directories(database, ...): .accept(data) -> Directory, .current() -> Directory;
+node.py          NodeKeys(database, box, entropy=, clock=): .create(), .enrolment_request(invitation),
+                 .enrolled(invitation, reply), .identity() -> NodeIdentity, .openers(), .renewal_due(),
+                 .renewal_request() -> csr_pem, .renewed(certificate_pem), .rotate_sealing() -> SignedEntry | None
+                 (the entry the platform has yet to publish), .directories, .approvals, .peers
+peers.py         Directories(database): .accept(data) -> Directory, .current(), .latest(), .changes(after);
                  Approvals(database): .approve(member, fingerprint), .revoke(member), .all();
-                 PeerBook(node keys): .approved() -> dict[str, Verifier], .sealing_key(member), .coordinator()
+                 PeerBook: .approved() -> dict[str, Verifier], .sealing_key(member), .verifier(member),
+                 .coordinator(), .listings(), .approve(member, fingerprint)
+home.py          Home.node(path) | Home.platform(path): .config, .database, .unlock() -> SecretBox, .socket;
+                 NodeConfig, PlatformConfig, parse_duration(text)
 fingerprints.py  show_fingerprint(bytes) -> "ab12 cd34 …", parse_fingerprint(text)
 
 The platform's side (invitations made, members enrolled, directory published) is parties/platform/registry.py:

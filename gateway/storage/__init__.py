@@ -4,6 +4,5 @@ base.py     metadata, Database(url): .begin() one durable transaction, .read(), 
 tables/     one module per domain, all on base.metadata
 secrets.py  SecretBox: seals secrets at rest under a passphrase or a key file
 files.py    private folders, atomic replacement with fsync
-home.py     Home(path): where everything of one node or platform lives; NodeConfig, PlatformConfig
 migrations/ Alembic; `python -m gateway.storage.migrations.generate` renders the revision from the metadata
 """
