@@ -80,6 +80,7 @@ for _code, _blame, _cause, _remedy in (
     ("BAD_DOCUMENT", _U, "A document has an unknown, missing or wrong field.", "Correct the named field; unknown fields are refused on purpose."),
     ("PASSPHRASE", _U, "The keys of this node cannot be opened.", "Give the passphrase or key file the node was made with."),
     ("NODE_NOT_RUNNING", _U, "The node is not running, or its socket cannot be reached.", "Start it with `chaotian node serve` (or `platform serve`)."),
+    ("JOB_STATE", _U, "The job is not in a state in which that can be done.", "See `chaotian job list`."),
     ("DATA_SOURCE", _U, "The data source cannot be read.", "Check the path, the format and the permissions."),
     ("DATA_COLUMN", _U, "A column is missing, doubled or unknown.", "Name columns exactly as in the file's header line."),
     ("DATA_TYPE", _U, "A value does not have its column's type.", "Correct the value in the named file, row and column."),
@@ -107,6 +108,7 @@ for _code, _blame, _cause, _remedy in (
     ("RELEASE_DIFFERENCE", _P, "Together with an earlier release, this one would single somebody out.", "Ask the exposed member for its exposure consent: `chaotian job consent`."),
     ("ROSTER_CHANGES", _P, "More members were lost in this job than the grant allows.", "Propose a new job."),
     ("FLOOR_LOST", _P, "After the loss of a member a cell may hold too few rows.", "Propose a job with fewer columns or with more members."),
+    ("DATA_CHANGED", _P, "The dataset has changed since the job was accepted.", "Look at the job again, then `chaotian job accept` it anew."),
     ("CANCELLED", _P, "The job was cancelled.", "Propose a new job if it is still wanted."),
     # --- peers and network -----------------------------------------------------------------------------
     ("PLATFORM_UNREACHABLE", _N, "The platform cannot be reached.", "Check the address and the network; the node keeps trying by itself."),

@@ -1,0 +1,89 @@
+"""The release ledger: may this roster's total be released, beside everything that was released before?
+
+Two totals over nearly the same rows or members show their difference. The rule (docs/protocols/jobs.md) compares the
+release at hand with every earlier one of another job over the same dataset, the same kind of operation and an
+overlapping set of columns; coefficients, penalty, edges and job id make no difference to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from federation.errors import ChaotianError
+
+
+@dataclass(frozen=True)
+class Release:
+    """One released total, as far as the rule looks at it.
+
+    Args:
+        job: the job it belongs to; within one job rounds are exempt.
+        dataset: id of the dataset at this node.
+        operation: kind of operation, e.g. `scorecard.newton`.
+        columns: columns that entered.
+        members: the roster that was released.
+    """
+
+    job: str
+    dataset: str
+    operation: str
+    columns: frozenset[str]
+    members: frozenset[str]
+
+    def compares_with(self, other: Release) -> bool:
+        """Whether the rule looks at the two together."""
+        return (
+            self.job != other.job
+            and self.dataset == other.dataset
+            and self.operation == other.operation
+            and bool(self.columns & other.columns)
+        )
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """An earlier release and the number of rows this node has added, removed or changed since."""
+
+    release: Release
+    rows_changed: int
+
+
+def check_release(
+    release: Release, earlier: Iterable[Earlier], *, min_members: int, min_rows: int, consents: Collection[str]
+) -> None:
+    """Refuse a release that an earlier one would turn into a statement about few rows or few members.
+
+    For an earlier release with member set S', d rows changed, and S the member set at hand:
+    S = S' and d = 0 is allowed; 0 < d < `min_rows` is refused; S ≠ S' is refused while their symmetric difference has
+    fewer than `min_members` members, unless each of them consented for itself.
+
+    Args:
+        release: the one at hand.
+        earlier: every release of the ledger; those that do not compare are passed over.
+        consents: members that signed an exposure consent for this job.
+
+    Raises:
+        ChaotianError: RELEASE_DIFFERENCE, naming the exposed member where it is one.
+    """
+    for past in earlier:
+        if not release.compares_with(past.release):
+            continue
+        if 0 < past.rows_changed < min_rows:
+            raise ChaotianError(
+                "RELEASE_DIFFERENCE",
+                f"{past.rows_changed} rows changed since job {past.release.job[:12]} was released; the difference of "
+                f"the two totals would show them (at least {min_rows} are needed)",
+                hint="Run it on the unchanged rows, or after more rows have changed.",
+            )
+        apart = release.members ^ past.release.members
+        exposed = sorted(apart - set(consents))
+        if apart and len(apart) < min_members and exposed:
+            names = ", ".join(exposed)
+            raise ChaotianError(
+                "RELEASE_DIFFERENCE",
+                f"beside job {past.release.job[:12]} this total would show the part of {names}: the two rosters "
+                f"differ by {len(apart)} of at least {min_members} members",
+                hint=f"Ask {names} for an exposure consent: `chaotian job consent {release.job[:12]}`.",
+                member=exposed[0],
+            )
