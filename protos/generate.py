@@ -23,7 +23,7 @@ def generate(into: Path) -> list[Path]:
     sources = sorted(str(path.relative_to(ROOT)) for path in (ROOT / FOLDER).glob("*.proto"))
     well_known = Path(grpc_tools.__file__).parent / "_proto"
     # `-I ROOT` and paths from there: modules import each other as `from protos.chaotian.v1 import …`.
-    arguments = [f"-I{ROOT}", f"-I{well_known}", f"--python_out={into}", f"--pyi_out={into}", f"--grpc_python_out={into}"]
+    arguments = [f"-I{ROOT}", f"-I{well_known}", f"--python_out={into}", f"--grpc_python_out={into}"]
     if protoc.main(["protoc", *arguments, *sources]) != 0:
         raise SystemExit("protoc refused the .proto files")
     return sorted(path.relative_to(into) for path in (into / FOLDER).glob("*_pb2*"))

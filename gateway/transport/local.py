@@ -10,10 +10,14 @@ from typing import Any
 class LocalServer:
     """The node's side: methods by name; handlers raise ChaotianError."""
 
-    def register(self, method: str, handler: Callable[[dict[str, Any]], Awaitable[dict[str, Any]] | dict[str, Any]]) -> None:
+    def register(
+        self, method: str, handler: Callable[[dict[str, Any]], Awaitable[dict[str, Any]] | dict[str, Any]]
+    ) -> None:
         """Answer `method`; a plain function runs in a thread."""
 
-    def register_watch(self, method: str, handler: Callable[[dict[str, Any]], AsyncIterator[dict[str, Any]]]) -> None: ...
+    def register_watch(
+        self, method: str, handler: Callable[[dict[str, Any]], AsyncIterator[dict[str, Any]]]
+    ) -> None: ...
 
 
 class LocalClient:

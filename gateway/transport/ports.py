@@ -18,7 +18,7 @@ class Caller:
     member: str
     role: str
     space: str
-    serial: int  # of the certificate
+    serial: str  # of the certificate, hexadecimal
     city: str = ""
 
 
@@ -33,7 +33,7 @@ class ConnectionInfo:
     round_trip: float | None  # seconds, of the last heartbeat; None before the first
     sent: int  # bytes of message bodies
     received: int
-    certificate_serial: int
+    certificate_serial: str
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Admission(Protocol):
         """
         ...
 
-    def refused(self, serials: Collection[int]) -> Collection[int]:
+    def refused(self, serials: Collection[str]) -> Collection[str]:
         """Return those of the certificate serials whose open connections must end."""
         ...
 
