@@ -24,8 +24,10 @@ home.py          Home.node(path) | Home.platform(path): .config, .database, .unl
 fingerprints.py  show_fingerprint(bytes) -> "ab12 cd34 …", parse_fingerprint(text)
 
 The platform's side (invitations made, members enrolled, directory published) is parties/platform/registry.py:
-Registry(database, box, settings): .create(), .invite(...), .enrol(EnrolmentRequest) -> EnrolmentReply,
+Enrolment(registry): .invite(member=, role=, city=, valid=) -> text, .enrol(EnrolmentRequest) -> EnrolmentReply;
+Registry(database, PlatformKeys, PlatformConfig): .admit(certificate) -> MemberRecord, .refused(serials),
 .renew(PeerName, csr_pem), .rotate(PeerName, SignedEntry) -> directory bytes, .revoke(member),
 .is_revoked(member, serial), .directory() -> bytes, .directory_version(), .members(), .verifiers(), .events(after),
-.coordinator: Signer, .tls() -> (key_pem, certificate_pem), .authority_pem.
+.coordinator: Signer, .tls() -> (key_pem, certificate_pem), .authority_pem, .identity() -> PlatformIdentity.
+parties/platform/administration.py opens both from a home: create(path, config), open_registry(path), enrolment(registry).
 """

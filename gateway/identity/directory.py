@@ -30,7 +30,7 @@ _ENTRY = ["v", "space", "member", "role", "city", "identity_key", "sealing_key",
 _DIRECTORY = ["v", "space", "version", "issued", "expires", "directory_key", "coordinator", "entries"]  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Entry:
     """What a member says of itself.
 
@@ -69,6 +69,12 @@ class Entry:
             "sealing_key": b64(self.sealing_key),
             "version": self.version,
         }
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Entry) and self.document() == other.document()
+
+    def __hash__(self) -> int:
+        return hash((self.space, self.member, self.version))
 
     def sign(self, signer: Signer) -> SignedEntry:
         """Return the entry signed by its own identity key."""
