@@ -17,7 +17,7 @@ from federation.errors import ChaotianError
 from federation.primitives.encoding import canonical_json
 from gateway.grants.catalogue import PERIODS
 from gateway.grants.decision import Decision, Usage, UseRequest, decide, no_grant
-from gateway.grants.document import Grant
+from gateway.grants.document import HEX32, Grant
 from gateway.grants.signed import GrantEnvelope, Revocation
 from gateway.storage.tables.grants import grant_charges, grants
 
@@ -218,9 +218,13 @@ class GrantBook:
     def decide(self, connection: Connection, grant_id: str, request: UseRequest) -> Decision:
         """Return what the grant says to `request` now; charges nothing. An unknown grant denies."""
         now = self._clock()
+        if not HEX32.fullmatch(grant_id):
+            return no_grant(request)
         try:
             record = self.find(connection, grant_id)
-        except ChaotianError:
+        except ChaotianError as error:
+            if error.code != "NOT_FOUND":
+                raise
             return no_grant(request)
         return decide(record.grant, request, now=now, usage=self.usage(connection, record.grant.id, request, now=now))
 

@@ -1,4 +1,4 @@
-"""May this be done under this grant? A pure function of grant, request, time and usage; everything not allowed is denied.
+"""May this be done under this grant? A pure function of grant, request, time and usage; what is not allowed is denied.
 
 A decision lists every clause with its verdict, so that a refusal says which rule, what came, and what would help.
 Where several grants must hold at once, their decisions are combined: one denial denies.
@@ -249,8 +249,9 @@ def _age(clause: Any, grant: Grant, request: UseRequest, now: float) -> None:
     if most is None:
         return
     age = None if request.as_of is None else now - request.as_of
+    fresh = age is not None and -86_400 <= age <= most  # a day ahead is a time zone, more is a wrong date
     clause(
-        "dataset.as_of_max_age", age is not None and age <= most, "GRANT_DENIED", "dataset.as_of_max_age.older",
+        "dataset.as_of_max_age", fresh, "GRANT_DENIED", "dataset.as_of_max_age.older",
         f"at most {most} s old", "of unknown age" if age is None else f"{age:.0f} s old", "Bring newer data.",
     )  # fmt: skip
 
