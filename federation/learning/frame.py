@@ -150,7 +150,7 @@ class ScorecardSpec:
         label: column of the outcome, 1 = bad.
         features: columns of the score, in the order of the coefficients.
         penalty: λ of the objective Σ log-loss + λ/2 · |w|²; the intercept is free.
-        holdout: share of each member's rows kept out of training, 0 up to 0.5.
+        holdout: share of each member's rows kept out of training, 0 up to 0.9.
         seed: text that fixes which rows are held out.
         min_rows: floor of every cell that is published.
         max_rounds: most Newton rounds before NOT_CONVERGED.
@@ -210,7 +210,7 @@ class ScorecardSpec:
             label=label,
             features=tuple(Feature.from_document(feature) for feature in features),
             penalty=_number(document, "penalty", 1.0, 0.0, 1e9),
-            holdout=_number(document, "holdout", 0.2, 0.0, 0.5),
+            holdout=_number(document, "holdout", 0.2, 0.0, 0.9),
             seed=seed,
             min_rows=min_rows,
             max_rounds=int(rounds),

@@ -1,0 +1,1 @@
+"""An owner's tables: schemas, checked snapshots, and the frames that jobs compute on."""
