@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -18,6 +18,7 @@ import rfc8785
 from federation.errors import ChaotianError
 
 MAX_FIELDS = 1 << 20
+Buffer = bytes | memoryview
 
 
 def canonical_json(document: Any) -> bytes:
@@ -45,17 +46,18 @@ def parse_canonical_json(data: bytes, *, limit: int = 1 << 20) -> Any:
     return document
 
 
-def pack(tag: str, fields: Iterable[bytes]) -> bytes:
+def pack(tag: str, fields: Iterable[Buffer]) -> bytes:
     """Return tag and fields, each with its length (8 bytes, big endian) before it, and their count."""
-    parts = [bytes(field) for field in fields]
+    parts = list(fields)
     name = tag.encode()
-    out = [struct.pack(">QQ", len(name), len(parts)), name]
+    out: list[Buffer] = [struct.pack(">QQ", len(name), len(parts)), name]
     for part in parts:
-        out += (struct.pack(">Q", len(part)), part)
-    return b"".join(out)
+        size = part.nbytes if isinstance(part, memoryview) else len(part)
+        out += (struct.pack(">Q", size), part)
+    return b"".join(out)  # the only copy: a vector of megabytes comes as a memoryview
 
 
-def unpack(tag: str, data: bytes, count: int | None = None) -> list[bytes]:
+def unpack(tag: str, data: Buffer, count: int | None = None) -> list[bytes]:
     """Return the fields of `pack(tag, fields)`; anything else, trailing bytes included, is MALFORMED.
 
     Args:
@@ -63,6 +65,12 @@ def unpack(tag: str, data: bytes, count: int | None = None) -> list[bytes]:
         data: the whole encoding.
         count: how many fields there must be, where that is fixed.
     """
+    return [bytes(field) for field in unpack_views(tag, data, count)]
+
+
+def unpack_views(tag: str, data: Buffer, count: int | None = None) -> list[memoryview]:
+    """Do what `unpack` does without copying: the fields are views into `data`, for vectors of megabytes."""
+    data = memoryview(data)
 
     def malformed(why: str) -> ChaotianError:
         return ChaotianError("MALFORMED", f"expected a {tag} message: {why}")
@@ -75,7 +83,7 @@ def unpack(tag: str, data: bytes, count: int | None = None) -> list[bytes]:
     at = 16 + size
     if data[16:at] != tag.encode():
         raise malformed("its tag is another")
-    out: list[bytes] = []
+    out: list[memoryview] = []
     for _ in range(fields):
         if at + 8 > len(data):
             raise malformed("it is cut short")
@@ -89,21 +97,26 @@ def unpack(tag: str, data: bytes, count: int | None = None) -> list[bytes]:
     return out
 
 
-def pack_map(tag: str, entries: dict[str, bytes]) -> bytes:
+def pack_map(tag: str, entries: Mapping[str, Buffer]) -> bytes:
     """Return a map from names to bytes, sorted by name, as `pack`ed fields."""
-    fields: list[bytes] = []
+    fields: list[Buffer] = []
     for name in sorted(entries):
         fields += (name.encode(), entries[name])
     return pack(tag, fields)
 
 
-def unpack_map(tag: str, data: bytes) -> dict[str, bytes]:
+def unpack_map(tag: str, data: Buffer) -> dict[str, bytes]:
     """Return the map of `pack_map`; names must be sorted, single and UTF-8."""
-    fields = unpack(tag, data)
+    return {name: bytes(field) for name, field in unpack_map_views(tag, data).items()}
+
+
+def unpack_map_views(tag: str, data: Buffer) -> dict[str, memoryview]:
+    """Do what `unpack_map` does without copying the values."""
+    fields = unpack_views(tag, data)
     if len(fields) % 2:
         raise ChaotianError("MALFORMED", f"expected a {tag} message: a name has no value")
     try:
-        names = [name.decode() for name in fields[::2]]
+        names = [bytes(name).decode() for name in fields[::2]]
     except UnicodeDecodeError:
         raise ChaotianError("MALFORMED", f"expected a {tag} message: a name is not UTF-8") from None
     if any(a >= b for a, b in pairwise(names)):

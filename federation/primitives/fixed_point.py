@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -116,4 +116,27 @@ def decode_arrays(layout: Layout, vector: Vector) -> dict[str, NDArray[Any]]:
 
 def decode(layout: Layout, vector: Vector) -> dict[str, list[int]]:
     """Return the totals by field name as lists of int, still scaled by 2^scale_bits."""
-    return {name: [int(value) for value in part] for name, part in decode_arrays(layout, vector).items()}
+    return dict(Totals(layout, vector))
+
+
+class Totals(Mapping[str, list[int]]):
+    """The totals by field name, still scaled: exact Python integers, made of the ring elements when asked for.
+
+    A list of a million integers takes longer than masking them did; who works on arrays asks for `array`.
+    """
+
+    def __init__(self, layout: Layout, vector: Vector) -> None:
+        self._arrays = decode_arrays(layout, vector)
+
+    def __getitem__(self, name: str) -> list[int]:
+        return list(self._arrays[name].tolist())
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+    def array(self, name: str) -> NDArray[Any]:
+        """Return one field's totals: int64 or int32, or objects of int where limbs were needed. Not to be written."""
+        return self._arrays[name]

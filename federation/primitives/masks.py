@@ -33,6 +33,11 @@ def ring_dtype(ring_bits: int) -> np.dtype[Any]:
     return np.dtype("<u8") if ring_bits == 64 else np.dtype("<u4")
 
 
+def raw(vector: NDArray[Any]) -> memoryview:
+    """Return the bytes of a contiguous vector, without a copy."""
+    return vector.view(np.uint8).data
+
+
 def add_streams(vector: Vector, streams: Iterable[tuple[bytes, int]]) -> None:
     """Add keystreams to `vector` in place, modulo its ring.
 

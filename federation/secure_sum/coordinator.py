@@ -14,8 +14,8 @@ from typing import Protocol
 import numpy as np
 
 from federation.errors import ChaotianError
-from federation.primitives.encoding import pack, pack_map, unpack, unpack_map
-from federation.primitives.masks import Vector, add_streams, ring_dtype
+from federation.primitives.encoding import Buffer, pack, pack_map, unpack, unpack_map, unpack_views
+from federation.primitives.masks import Vector, add_streams, raw, ring_dtype
 from federation.primitives.shamir import SHARE_BYTES, Combiner
 from federation.primitives.signing import Signer, Verifier
 from federation.secure_sum import messages as m
@@ -123,7 +123,8 @@ class _Attempt:
     parcels: dict[str, dict[str, bytes]] = field(default_factory=dict)  # sender → receiver → parcel
     shares: dict[str, dict[str, bytes]] = field(default_factory=dict)  # sender → receiver → commitment to the share
     seeds: dict[str, bytes] = field(default_factory=dict)
-    inputs: dict[str, bytes] = field(default_factory=dict)
+    inputs: dict[str, Buffer] = field(default_factory=dict)  # empty where nobody adds them up again
+    digests: dict[str, bytes] = field(default_factory=dict)  # SHA-256 of the inputs
     signatures: dict[str, bytes] = field(default_factory=dict)  # of masked inputs
     statement: dict[str, bytes] = field(default_factory=dict)  # signatures over the statement
     running: Vector | None = None
@@ -264,12 +265,16 @@ class CoordinatorRound:
         except ChaotianError as error:
             return self._end(error.code)
         at.stage, at.replies, at.waiting = STAGES[following], {}, set(at.alive)
-        bodies = getattr(self, f"_ask_{at.stage}")(at)
-        return [self._send(at, name, bodies) for name in at.terms.members if name in at.alive]
+        return self._sends(at, getattr(self, f"_ask_{at.stage}")(at))
 
-    def _send(self, at: _Attempt, member: str, bodies: bytes | Mapping[str, bytes]) -> Send:
-        body = bodies if isinstance(bodies, bytes) else bodies[member]
-        return Send(member, at.terms.attempt, at.stage, wrap(at.terms.hash(), body))
+    def _sends(self, at: _Attempt, bodies: bytes | Mapping[str, bytes]) -> list[Send]:
+        """Return the stage's requests; one that all members get is made once, whatever its size."""
+        members = [name for name in at.terms.members if name in at.alive]
+        if isinstance(bodies, bytes):
+            requests = dict.fromkeys(members, wrap(at.terms.hash(), bodies))
+        else:
+            requests = {name: wrap(at.terms.hash(), bodies[name]) for name in members}
+        return [Send(name, at.terms.attempt, at.stage, requests[name]) for name in members]
 
     def _end(self, code: str, roster: tuple[str, ...] = ()) -> list[Send]:
         at = self._attempt
@@ -307,23 +312,20 @@ class CoordinatorRound:
     # --- 3 masked_input ------------------------------------------------------------------------------------
 
     def _take_masked_input(self, at: _Attempt, member: str, reply: bytes) -> None:
-        data, signature = unpack("masked", reply, 2)
-        vector = as_vector(at.terms, data)
-        signed = m.masked_body(at.terms, m.adverts_hash(at.adverts), member, hashlib.sha256(data).digest())
+        data, signed_by = unpack_views("masked", reply, 2)
+        vector, signature = as_vector(at.terms, data), bytes(signed_by)
+        vector_digest = hashlib.sha256(data).digest()
+        signed = m.masked_body(at.terms, m.adverts_hash(at.adverts), member, vector_digest)
         self._keys[member].verify(m.MASKED, signed, signature, member=member)
-        at.inputs[member], at.signatures[member] = data, signature
+        at.digests[member], at.signatures[member] = vector_digest, signature
+        at.inputs[member] = data if self._keeps_inputs(at) else b""
         if at.running is None:
             at.running = vector.copy()
         else:
             np.add(at.running, vector, out=at.running)
 
     def _ask_consistency(self, at: _Attempt) -> bytes:
-        entries = {
-            name: pack("input", [hashlib.sha256(at.inputs[name]).digest(), at.signatures[name]])
-            for name in at.terms.members
-        }
-        if not self._keeps_inputs(at):
-            at.inputs = dict.fromkeys(at.inputs, b"")
+        entries = {name: pack("input", [at.digests[name], at.signatures[name]]) for name in at.terms.members}
         return pack_map("consistency", entries)
 
     def _keeps_inputs(self, at: _Attempt) -> bool:
@@ -373,9 +375,9 @@ class CoordinatorRound:
         if at.terms.result_to == "platform":
             return pack("result", [b"", b"", b""])
         if not at.terms.verified:
-            return pack("result", [at.total.tobytes(), b"", b""])
+            return pack("result", [raw(at.total), b"", b""])
         inputs, seeds = pack_map("inputs", at.inputs), pack_map("seeds", at.seeds)
-        return pack("result", [at.total.tobytes(), inputs, seeds])
+        return pack("result", [raw(at.total), inputs, seeds])
 
     # --- 6 result ------------------------------------------------------------------------------------------
 
@@ -422,7 +424,7 @@ class CoordinatorRound:
                 pack_map("shares", shares),
                 pack_map("inputs", at.inputs),
                 pack_map("statement", at.statement),
-                at.running.tobytes(),
+                raw(at.running),
                 pack_map("alive", dict.fromkeys(at.alive, b"")),
             ],
         )
@@ -439,9 +441,8 @@ class CoordinatorRound:
             for name, data in at.adverts.items()
         }
         at.shares = {name: unpack_map("commitments", data) for name, data in unpack_map("shares", shares).items()}
-        at.inputs = unpack_map("inputs", inputs)
+        at.inputs = dict(unpack_map("inputs", inputs))
         at.statement = unpack_map("statement", signatures)
         at.running = np.frombuffer(running, dtype=ring_dtype(terms.layout.ring_bits)).copy()
         self._attempt, self._number = at, terms.attempt
-        body = self._ask_unmask(at)
-        return [self._send(at, name, body) for name in terms.members if name in names]
+        return self._sends(at, self._ask_unmask(at))

@@ -17,9 +17,9 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 
 from federation.errors import ChaotianError
 from federation.primitives import fixed_point
-from federation.primitives.encoding import canonical_json, pack, pack_map, unpack, unpack_map
+from federation.primitives.encoding import Buffer, canonical_json, pack, pack_map, unpack, unpack_map, unpack_views
 from federation.primitives.entropy import Entropy
-from federation.primitives.masks import Vector, add_streams
+from federation.primitives.masks import Vector, add_streams, raw
 from federation.primitives.sealing import SECRET_BYTES, Opener, seal
 from federation.primitives.shamir import split
 from federation.primitives.signing import Signer
@@ -136,7 +136,7 @@ class MemberJob:
             self._attempt = attempt = self._begin(request)
             reply = attempt.advert
         else:
-            terms_hash, body = unpack("request", request, 2)
+            terms_hash, body = unpack_views("request", request, 2)
             attempt = self._attempt
             if attempt is None or attempt.terms.hash() != terms_hash:
                 raise ChaotianError("LOST", "this member holds nothing of that attempt (any more)")
@@ -249,7 +249,7 @@ class MemberJob:
 
     # --- 2 share_keys --------------------------------------------------------------------------------------
 
-    def _share_keys(self, attempt: _Attempt, body: bytes) -> bytes:
+    def _share_keys(self, attempt: _Attempt, body: Buffer) -> bytes:
         """Check all adverts against the own directory, then seal shares and seeds to each peer."""
         terms = attempt.terms
         adverts = m.request_map("share_keys", terms, body)
@@ -282,7 +282,7 @@ class MemberJob:
 
     # --- 3 masked_input ------------------------------------------------------------------------------------
 
-    def _masked_input(self, attempt: _Attempt, body: bytes) -> bytes:
+    def _masked_input(self, attempt: _Attempt, body: Buffer) -> bytes:
         """Open what the peers sealed, check floors, mask the own vector; recorded before it leaves."""
         terms, me = attempt.terms, attempt.index
         parcels = m.request_map("masked_input", terms, body)
@@ -309,10 +309,9 @@ class MemberJob:
             self.program.check_floors({**floors, self.member: self.program.floors()})
         vector = fixed_point.encode(terms.layout, self.program.local())
         add_streams(vector, self._streams(attempt, packages))
-        data = vector.tobytes()
-        attempt.input_digest = hashlib.sha256(data).digest()
+        attempt.input_digest = hashlib.sha256(raw(vector)).digest()
         signed = m.masked_body(terms, attempt.adverts_hash, self.member, attempt.input_digest)
-        reply = pack("masked", [data, self._signer.sign(m.MASKED, signed)])
+        reply = pack("masked", [raw(vector), self._signer.sign(m.MASKED, signed)])
         self._markers.answered(terms, self.snapshot())
         return reply
 
@@ -340,7 +339,7 @@ class MemberJob:
 
     # --- 4 consistency -------------------------------------------------------------------------------------
 
-    def _consistency(self, attempt: _Attempt, body: bytes) -> bytes:
+    def _consistency(self, attempt: _Attempt, body: Buffer) -> bytes:
         """Sign one statement over terms, keys, inputs and group key: what all members must have seen alike."""
         terms = attempt.terms
         for name, entry in m.request_map("consistency", terms, body).items():
@@ -357,7 +356,7 @@ class MemberJob:
 
     # --- 5 unmask ------------------------------------------------------------------------------------------
 
-    def _unmask(self, attempt: _Attempt, body: bytes) -> bytes:
+    def _unmask(self, attempt: _Attempt, body: Buffer) -> bytes:
         """Open the shares of all self-mask seeds, once a round, after every member signed the same statement."""
         terms = attempt.terms
         for name, signature in m.request_map("unmask", terms, body).items():
@@ -369,35 +368,34 @@ class MemberJob:
 
     # --- 6 result ------------------------------------------------------------------------------------------
 
-    def _result(self, attempt: _Attempt, body: bytes) -> bytes:
+    def _result(self, attempt: _Attempt, body: Buffer) -> bytes:
         """Add the transcript up again, decrypt the total, derive the next step, and say where this member stands."""
         terms = attempt.terms
-        totals: dict[str, list[int]] = {}
-        hashed = b""
+        totals: Mapping[str, list[int]] = {}
+        result_hash = m.result_hash(terms, b"")
         if terms.result_to != "platform":
             total = self._total(attempt, body)
-            hashed = total.tobytes()
-            totals = fixed_point.decode(terms.layout, total)
+            result_hash, totals = m.result_hash(terms, raw(total)), fixed_point.Totals(terms.layout, total)
         try:
             self.program.advance(totals)
         except ChaotianError as error:
             self.failure = error
-        self._last_result = m.result_hash(terms, hashed)
+        self._last_result = result_hash
         if self._last_roster is not None and self._last_roster != terms.members:
             self._roster_changes += 1
         self._last_roster = terms.members
         self.round += 1
         return self._status().encode(terms, self.member, self._signer)
 
-    def _total(self, attempt: _Attempt, body: bytes) -> Vector:
+    def _total(self, attempt: _Attempt, body: Buffer) -> Vector:
         """Return the decrypted total of a result request."""
         terms = attempt.terms
-        reported, inputs, seeds = unpack("result", body, 3)
+        reported, inputs, seeds = unpack_views("result", body, 3)
         if terms.verified:
             total = verify(
                 terms,
                 reported,
-                m.request_map("inputs", terms, inputs),
+                m.request_views("inputs", terms, inputs),
                 m.request_map("seeds", terms, seeds),
                 digests=attempt.digests,
                 commitments={name: advert.seed_commitment for name, advert in attempt.adverts.items()},

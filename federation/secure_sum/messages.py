@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from federation.errors import ChaotianError
-from federation.primitives.encoding import digest, pack, unpack, unpack_map
+from federation.primitives.encoding import Buffer, digest, pack, unpack, unpack_map_views
 from federation.primitives.masks import derive
 from federation.primitives.shamir import SHARE_BYTES
 from federation.primitives.signing import Signer, Verifier
@@ -184,7 +184,7 @@ def unmask_body(terms: Terms, shares: bytes) -> bytes:
     return pack(UNMASK, [terms.hash(), hashlib.sha256(shares).digest()])
 
 
-def result_hash(terms: Terms, total: bytes) -> bytes:
+def result_hash(terms: Terms, total: Buffer) -> bytes:
     """Return the hash of a verified result: terms and the decoded total."""
     return digest("chaotian/result/v1", [terms.hash(), hashlib.sha256(total).digest()])
 
@@ -253,9 +253,14 @@ def self_stream(terms: Terms, seed: bytes, index: int) -> bytes:
     return derive(seed, terms.hash(), "self", [index])
 
 
-def request_map(stage: str, terms: Terms, data: bytes) -> dict[str, bytes]:
+def request_map(stage: str, terms: Terms, data: Buffer) -> dict[str, bytes]:
     """Return the map of a stage request; it must name exactly the roster."""
-    entries = unpack_map(stage, data)
+    return {name: bytes(entry) for name, entry in request_views(stage, terms, data).items()}
+
+
+def request_views(stage: str, terms: Terms, data: Buffer) -> dict[str, memoryview]:
+    """Do what `request_map` does without copying the values."""
+    entries = unpack_map_views(stage, data)
     if tuple(entries) != terms.members:
         raise ChaotianError("MALFORMED", f"a {stage} request must name exactly the roster")
     return entries

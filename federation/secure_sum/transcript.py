@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from federation.errors import ChaotianError
+from federation.primitives.encoding import Buffer
 from federation.primitives.masks import Vector, add_streams, ring_dtype
 from federation.secure_sum.messages import commit, self_stream
 from federation.secure_sum.terms import VERIFIED_BYTES, Terms
@@ -15,7 +16,7 @@ from federation.secure_sum.terms import VERIFIED_BYTES, Terms
 BLOCK_BYTES = 4 << 20
 
 
-def as_vector(terms: Terms, data: bytes) -> Vector:
+def as_vector(terms: Terms, data: Buffer) -> Vector:
     """Return a read-only view of `data` as the terms' vector, or raise MALFORMED."""
     if len(data) != terms.layout.byte_length:
         raise ChaotianError("MALFORMED", f"a vector has {len(data)} bytes, expected {terms.layout.byte_length}")
@@ -31,7 +32,7 @@ def check_seeds(terms: Terms, seeds: Mapping[str, bytes], commitments: Mapping[s
             )
 
 
-def add_up(terms: Terms, inputs: Mapping[str, bytes], seeds: Mapping[str, bytes]) -> Vector:
+def add_up(terms: Terms, inputs: Mapping[str, Buffer], seeds: Mapping[str, bytes]) -> Vector:
     """Return the sum of all masked inputs without the self-masks: still encrypted by the group streams, if any."""
     vectors = [as_vector(terms, inputs[name]) for name in terms.members]
     total = np.empty(terms.layout.slots, dtype=ring_dtype(terms.layout.ring_bits))
@@ -47,8 +48,8 @@ def add_up(terms: Terms, inputs: Mapping[str, bytes], seeds: Mapping[str, bytes]
 
 def verify(
     terms: Terms,
-    reported: bytes,
-    inputs: Mapping[str, bytes],
+    reported: Buffer,
+    inputs: Mapping[str, Buffer],
     seeds: Mapping[str, bytes],
     *,
     digests: Mapping[str, bytes],
@@ -70,6 +71,6 @@ def verify(
             raise ChaotianError("TRANSCRIPT", f"the transcript's input of {name} is not the one it signed", member=name)
     check_seeds(terms, seeds, commitments)
     total = add_up(terms, inputs, seeds)
-    if total.tobytes() != reported:
+    if not np.array_equal(total, as_vector(terms, reported)):
         raise ChaotianError("TRANSCRIPT", "the reported total is not the sum of the signed inputs")
     return total
