@@ -42,6 +42,18 @@ def drift() -> list[str]:
     return sorted(wrong + [str(path) for path in stray])
 
 
+def main(arguments: list[str]) -> int:
+    """Write the modules, or with `--check` say which of them do not match their .proto files."""
+    if arguments == ["--check"]:
+        wrong = drift()
+        sys.stdout.writelines(f"{name} does not match its .proto file: run `make protos`\n" for name in wrong)
+        return 1 if wrong else 0
+    if arguments:
+        sys.stderr.write("usage: python -m protos.generate [--check]\n")
+        return 2
+    sys.stdout.writelines(f"{name}\n" for name in generate(ROOT))
+    return 0
+
+
 if __name__ == "__main__":
-    for name in generate(ROOT):
-        sys.stdout.write(f"{name}\n")
+    sys.exit(main(sys.argv[1:]))

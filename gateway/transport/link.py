@@ -26,7 +26,7 @@ _SETTLED = 5.0  # seconds a connection must last before the next reconnect is qu
 # Answers of the platform that waiting does not change: a request fails with them instead of waiting for its deadline.
 _FINAL = frozenset({"CERT_REVOKED", "CERT_EXPIRED", "NOT_PERMITTED", "VERSION", "MALFORMED", "SIGNATURE"})
 
-MemberCall = Callable[[str, str, bytes, float], Awaitable[bytes]]
+MemberCall = Callable[[str, str, bytes, float, bool], Awaitable[bytes]]
 
 
 class _Connection:
@@ -54,7 +54,7 @@ class _Connection:
         for call in self.calls.values():
             call.cancel()
         with contextlib.suppress(Exception):
-            await self.channel.close()
+            await self.channel.close(None)
 
 
 class Link:
@@ -184,14 +184,27 @@ class Link:
         _once(self._handlers, kind, handler)
 
     def use_envelopes(self, call: MemberCall) -> None:
-        """Send sealed requests to members through `call(member, purpose, payload, deadline)`."""
+        """Send sealed requests to members through `call(member, purpose, payload, deadline, bulk)`."""
         self._member_call = call
 
-    async def ask_member(self, member: str, purpose: str, payload: bytes, *, deadline: float) -> bytes:
-        """Ask another member through the relay, sealed end to end; see `gateway.transport.members`."""
+    async def ask_member(
+        self, member: str, purpose: str, payload: bytes, *, deadline: float, bulk: bool = False
+    ) -> bytes:
+        """Ask another member through the relay, sealed end to end, and return its reply.
+
+        Args:
+            member: its name; this node's owner must have approved it.
+            purpose: what is asked, as registered there with `on_member`.
+            payload: its bytes.
+            deadline: seconds from now.
+            bulk: set where the reply may exceed 900 KiB; a request of that size goes over `bulk` by itself.
+
+        Raises:
+            ChaotianError: what the member answered with; NOT_APPROVED, PEER_UNREACHABLE, BACKPRESSURE, DEADLINE.
+        """
         if self._member_call is None:
             raise ChaotianError("INTERNAL", "this node has no keys for sealed envelopes yet")
-        return await self._member_call(member, purpose, payload, deadline)
+        return await self._member_call(member, purpose, payload, deadline, bulk)
 
     def on_member(self, purpose: str, handler: MemberHandler) -> None:
         """Answer other members' sealed requests of `purpose`: `handler(sender, payload) -> reply`."""

@@ -2,7 +2,8 @@
 
 The library negotiates X25519MLKEM768 (draft-ietf-tls-ecdhe-mlkem) by itself and offers no switch for versions, so two
 things keep older ones out: the only TLS 1.2 suite left in its list (set in the package's `__init__`) needs an RSA
-certificate, which no member and no platform has, and the platform refuses every stream whose negotiated version or group is another.
+certificate, which no member and no platform has, and the platform refuses every stream whose
+negotiated version or group is another.
 """
 
 from __future__ import annotations
