@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -53,14 +54,16 @@ def _encode_single(field: Field, part: Contribution, target: Vector, ring_bits: 
         for start in range(0, field.length, _CHUNK):
             block = part[start : start + _CHUNK]
             out = scaled[: block.size]
-            np.multiply(block, float(1 << field.scale_bits), out=out, dtype=np.float64)
-            np.rint(out, out=out)
-            low, high = out.min(), out.max()  # NaN propagates through both
-            if not (low >= -limit and high <= limit):
-                raise _bad(field, finite=bool(np.isfinite(low) and np.isfinite(high)))
+            with np.errstate(all="ignore"):  # what does not fit becomes infinite and is refused below
+                np.multiply(block, float(1 << field.scale_bits), out=out, dtype=np.float64)
+                np.rint(out, out=out)
+            low, high = float(out.min()), float(out.max())  # NaN propagates through both
+            # As integers: a bound near 2^57 is no float, and the nearest float may lie above it.
+            if not (isfinite(low) and isfinite(high) and int(low) >= -limit and int(high) <= limit):
+                raise _bad(field, finite=bool(np.isfinite(block).all()))
             view[start : start + _CHUNK] = out
         return
-    numbers = [_scaled(field, value) for value in part]
+    numbers = [_scaled(field, value) for value in _plain(part)]
     target.view(signed)[:] = np.array(numbers, dtype=signed)
 
 
@@ -68,7 +71,7 @@ def _encode_limbs(field: Field, part: Contribution, target: Vector, limb_bits: i
     """Fill `target` with balanced limbs, least significant first: value = Σ limb_k · 2^(limb_bits · k)."""
     base, half, mask = 1 << limb_bits, 1 << (limb_bits - 1), (1 << (target.itemsize * 8)) - 1
     out: list[int] = []
-    for value in part:
+    for value in _plain(part):
         rest = _scaled(field, value)
         for position in range(limbs):
             # The last limb takes what is left: it is below half a base by the choice of `limbs`.
@@ -78,12 +81,20 @@ def _encode_limbs(field: Field, part: Contribution, target: Vector, limb_bits: i
     target[:] = np.array(out, dtype=target.dtype)
 
 
+def _plain(part: Contribution) -> Sequence[Any]:
+    """Return `part` as Python numbers: those of NumPy would wrap when they are scaled."""
+    return part.tolist() if isinstance(part, np.ndarray) else part
+
+
 def _scaled(field: Field, value: Any) -> int:
     """Return round(value · 2^scale), exactly, half to even."""
     try:
-        number = round(Fraction(value) * (1 << field.scale_bits))
+        plain = value.item() if isinstance(value, np.generic) else value
+        number = round(Fraction(plain) * (1 << field.scale_bits))
     except (OverflowError, ValueError):
         raise _bad(field, finite=False) from None
+    except TypeError:
+        raise ChaotianError("MALFORMED", f"field {field.name} holds something that is not a number") from None
     if abs(number) > field.bound << field.scale_bits:
         raise _bad(field, finite=True)
     return number

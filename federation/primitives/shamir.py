@@ -62,7 +62,10 @@ class Combiner:
         """
         total = mpz(0)
         for point, weight in zip(self.points, self._weights, strict=True):
-            total += weight * int.from_bytes(shares[point], "big")
+            value = mpz(int.from_bytes(shares[point], "big"))
+            if value >= PRIME or len(shares[point]) != SHARE_BYTES:  # one share, one encoding
+                raise ChaotianError("SHARE_INVALID", "a share is not an element of the field")
+            total += weight * value
         try:
             return int(f_mod(total, PRIME)).to_bytes(SECRET_BYTES, "big")
         except OverflowError:

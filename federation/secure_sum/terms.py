@@ -94,6 +94,8 @@ class Layout:
     def from_document(cls, document: Any) -> Layout:
         """Return the layout of `document`; anything else is MALFORMED."""
         try:
+            if type(document["ring_bits"]) is not int or type(document["members"]) is not int:
+                raise ValueError
             fields = []
             for part in document["fields"]:
                 if set(part) != {"name", "length", "scale_bits", "bound"} or len(part["bound"]) > 160:
@@ -114,7 +116,20 @@ class Layout:
     @classmethod
     def decode(cls, data: bytes) -> Layout:
         """Return the layout of `encode`; anything else is MALFORMED."""
-        return cls.from_document(parse_canonical_json(data))
+        layout = cls.from_document(_document(data, "a layout"))
+        if layout.encode() != data:
+            raise ChaotianError("MALFORMED", "expected a layout in its one encoding")
+        return layout
+
+
+def _document(data: bytes, what: str) -> Any:
+    """Return the document of canonical JSON that came over the wire; anything else is MALFORMED."""
+    try:
+        return parse_canonical_json(data)
+    except ChaotianError as error:
+        if error.code == "OVERSIZED":
+            raise
+        raise ChaotianError("MALFORMED", f"expected {what} in canonical JSON") from None
 
 
 def threshold_for(members: int) -> int:
@@ -124,9 +139,17 @@ def threshold_for(members: int) -> int:
 
 @dataclass(frozen=True)
 class Claims:
-    """What holds for n members and threshold t (docs/protocols/secure-sum.md); counts of members.
+    """What holds for n members and threshold t (docs/protocols/secure-sum.md, "What holds"); counts of members.
 
     The transcript gives a member the coordinator's view, so the coordinator counts beside the colluding members.
+    An active platform can pretend losses until only `floor` members are left, so what holds against it is what
+    holds for every roster from there to n.
+
+    Args:
+        curious_colluding: c up to which a platform that keeps to the protocol learns nothing but the total.
+        active_colluding: c up to which a platform that does not learns no member's own input.
+        one_total: c up to which such a platform gets at most one total a round; -1 where it may get two of disjoint
+            groups, each of at least `floor` members, even alone.
     """
 
     members: int
@@ -134,20 +157,36 @@ class Claims:
     curious_colluding: int
     active_colluding: int
     lost_at_unmask: int
+    floor: int = MIN_ROSTER
+    one_total: int = -1
 
     @classmethod
-    def of(cls, members: int) -> Claims:
-        """Return the claims for a roster of `members`."""
+    def of(cls, members: int, min_members: int | None = None) -> Claims:
+        """Return the claims for a roster of `members`.
+
+        Args:
+            min_members: the floor of the terms; left out, losses (real or pretended) are left out of account.
+        """
         t = threshold_for(members)
-        return cls(members, t, t - 2, min(2 * t - members - 1, t - 2), members - t)
+        floor = members if min_members is None else min(members, max(MIN_ROSTER, min_members))
+        rosters = range(floor, members + 1)
+        active = min(min(2 * threshold_for(n) - n - 1, threshold_for(n) - 2) for n in rosters)
+        one_total = min(active, floor + threshold_for(floor) - members - 1)
+        return cls(members, t, t - 2, active, members - t, floor, max(-1, one_total))
 
     def sentences(self) -> list[str]:
         """Return the claims in plain words."""
-        n, t = self.members, self.threshold
+        n, t, floor = self.members, self.threshold, self.floor
+        if self.one_total >= 0:
+            single = f"An active platform together with up to {self.one_total} members gets at most one total a round."
+        else:
+            single = f"An active platform may split the members into groups of at least {floor}, a total for each."
         return [
             f"{n} members, threshold {t}: seeds are opened only with the shares of {t} members.",
             f"A curious platform together with up to {self.curious_colluding} members learns nothing but the total.",
-            f"An active platform together with up to {self.active_colluding} members learns nothing but the total.",
+            f"An active platform together with up to {self.active_colluding} members learns no member's own input, "
+            f"whatever losses it pretends down to {floor} members.",
+            single,
             "One member together with the platform can show the platform the total.",
             f"Up to {self.lost_at_unmask} members may be lost during unmask; "
             "whoever is lost before costs a new attempt.",
@@ -212,6 +251,9 @@ class Terms:
             "noise": self.noise,
         }
 
+    def _texts(self) -> tuple[str, ...]:
+        return self.space, self.job, self.operation, self.purpose, self.result_to
+
     def encode(self) -> bytes:
         """Return the canonical bytes of the terms."""
         return canonical_json(self.document())
@@ -225,7 +267,7 @@ class Terms:
     @classmethod
     def decode(cls, data: bytes) -> Terms:
         """Return the terms of `encode`; anything else is MALFORMED."""
-        document = parse_canonical_json(data)
+        document = _document(data, "terms of an attempt")
         try:
             terms = cls(
                 space=document["space"],
@@ -244,7 +286,8 @@ class Terms:
                 verified=document["verified"],
                 noise=document["noise"],
             )
-            if terms.document() != document:
+            # Bytes, not documents, are compared: `true` equals 1 in Python, and what was signed are bytes.
+            if terms.encode() != data or not all(isinstance(text, str) for text in terms._texts()):
                 raise ValueError
         except (TypeError, KeyError, ValueError, AttributeError):
             raise ChaotianError("MALFORMED", "expected terms of an attempt") from None
