@@ -108,7 +108,6 @@ for _code, _blame, _cause, _remedy in (
     ("RELEASE_DIFFERENCE", _P, "Together with an earlier release, this one would single somebody out.", "Ask the exposed member for its exposure consent: `chaotian job consent`."),
     ("ROSTER_CHANGES", _P, "More members were lost in this job than the grant allows.", "Propose a new job."),
     ("FLOOR_LOST", _P, "After the loss of a member a cell may hold too few rows.", "Propose a job with fewer columns or with more members."),
-    ("DATA_CHANGED", _P, "The dataset has changed since the job was accepted.", "Look at the job again, then `chaotian job accept` it anew."),
     ("CANCELLED", _P, "The job was cancelled.", "Propose a new job if it is still wanted."),
     # --- peers and network -----------------------------------------------------------------------------
     ("PLATFORM_UNREACHABLE", _N, "The platform cannot be reached.", "Check the address and the network; the node keeps trying by itself."),
@@ -137,6 +136,7 @@ for _code, _blame, _cause, _remedy in (
     ("MODEL_HASH", _I, "A model does not have the version hash it states.", "Get the model again from whom it came; do not score with it."),
     ("LOG_INVALID", _I, "The log does not verify.", "Keep the copy; compare with the member's signed checkpoints."),
     ("STORAGE", _X, "The state could not be written.", "Check disk space and permissions; nothing was released."),
+    ("INTERRUPTED", _X, "The command was interrupted before it was done.", "Run it again; what was not committed did not happen."),
     ("INTERNAL", _X, "An error that nobody foresaw.", "Run again with `--debug` and report it with the output."),
 ):
     define(_code, _blame, _cause, _remedy)

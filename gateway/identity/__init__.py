@@ -29,5 +29,6 @@ Registry(database, PlatformKeys, PlatformConfig): .admit(certificate) -> MemberR
 .renew(PeerName, csr_pem), .rotate(PeerName, SignedEntry) -> directory bytes, .revoke(member),
 .is_revoked(member, serial), .directory() -> bytes, .directory_version(), .members(), .verifiers(), .events(after),
 .coordinator: Signer, .tls() -> (key_pem, certificate_pem), .authority_pem, .identity() -> PlatformIdentity.
-parties/platform/administration.py opens both from a home: create(path, config), open_registry(path), enrolment(registry).
+parties/platform/administration.py opens both from a home: create(path, config), open_registry(path),
+enrolment(registry).
 """

@@ -6,7 +6,7 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
@@ -217,6 +217,10 @@ class Home(Generic[Config]):
         make_private_directory(path)
         if path.stat().st_mode & 0o077:
             raise ChaotianError("CONFIG", f"{path} is open to other users", hint=f"Run `chmod 700 {path}`.")
+        if not (config.key_file or config.passphrase_file):
+            variable = environment.get(PASSPHRASE_VARIABLE, "")
+            given = {"passphrase_file": str(Path(variable).absolute())} if variable else {"key_file": "secret.key"}
+            config = replace(config, **given)
         home = Home(path, config, environment)
         if home.key_source().kind == "key-file" and not home.key_source().path.exists():
             write_atomic(home.key_source().path, entropy.bytes(KEY_BYTES), replace=False)
@@ -246,16 +250,14 @@ class Home(Generic[Config]):
         return Database.at(self.path / "state.db")
 
     def key_source(self) -> KeySource:
-        """Return where the key comes from: CHAOTIAN_PASSPHRASE_FILE, else the configuration, else `secret.key`."""
+        """Return where the key comes from, as the configuration says.
+
+        The environment variable CHAOTIAN_PASSPHRASE_FILE stands in for the place of the passphrase file.
+        """
         if self.config.passphrase_file:
-            return KeySource(
-                "passphrase", self._path(self.environment.get(PASSPHRASE_VARIABLE, self.config.passphrase_file))
-            )
-        if self.config.key_file:
-            return KeySource("key-file", self._path(self.config.key_file))
-        if variable := self.environment.get(PASSPHRASE_VARIABLE):
-            return KeySource("passphrase", self._path(variable))
-        return KeySource("key-file", self.path / "secret.key")
+            named = self.environment.get(PASSPHRASE_VARIABLE) or self.config.passphrase_file
+            return KeySource("passphrase", self._path(named))
+        return KeySource("key-file", self._path(self.config.key_file or "secret.key"))
 
     def unlock(self) -> SecretBox:
         """Return the box that opens this home's secrets, its database brought up to date.

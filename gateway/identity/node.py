@@ -222,7 +222,7 @@ class NodeKeys:
     @cached_property
     def peers(self) -> PeerBook:
         """Directory and approvals together: who counts."""
-        return PeerBook(self.directories, self.approvals, self.identity().member, self.identity().signer.verifier)
+        return peer_book(self.database, clock=self._clock)
 
     # --- renewal and rotation ---------------------------------------------------------------------------
 
@@ -339,6 +339,24 @@ class NodeKeys:
         ).all()
         place = {"table": "sealing_keys", "column": "sealed"}
         return tuple(Opener(self._box.open(row.sealed, row=str(row.version), **place)) for row in rows)
+
+
+def own_entry(database: Database) -> Entry | None:
+    """Return the entry this node signed last, without opening any secret; None before enrolment."""
+    with database.read() as connection:
+        row = connection.execute(select(membership.c.entry, membership.c.entry_signature)).mappings().first()
+    return _stored_entry(row).entry if row else None
+
+
+def peer_book(database: Database, *, clock: Callable[[], float] = time.time) -> PeerBook:
+    """Return who counts for the node of `database`, without opening any secret.
+
+    Raises:
+        ChaotianError: CONFIG where it has not enrolled.
+    """
+    with database.read() as connection:
+        own = _stored_entry(_membership(connection)).entry
+    return PeerBook(Directories(database, clock=clock), Approvals(database, clock=clock), own.member, own.identity_key)
 
 
 def _membership(connection: Connection) -> Any:
