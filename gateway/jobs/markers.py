@@ -6,9 +6,7 @@ nothing before it has committed.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -23,51 +21,36 @@ from gateway.audit.events import Event, EventType
 from gateway.jobs.ledger import Earlier, Release, check_release
 from gateway.jobs.store import JobStore
 from gateway.storage.base import Database
-from gateway.storage.tables.jobs import job_answers, job_releases, job_snapshots
+from gateway.storage.tables.jobs import job_answers, job_releases
 
-DIGEST_BYTES = 16
+ATTEMPTS = 5  # at a ledger that other jobs extend at the same time
 
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of this node that enter a total.
+    """The rows of this node that enter a total, by name: nothing of them is kept in the ledger.
 
     Args:
         dataset: id of the dataset, stable while its rows change.
-        digests: one 16-byte digest a row, sorted and joined.
+        snapshot: id of the content it had, 64 hex digits.
+        selection: which of its rows enter, e.g. what is held out; canonical JSON.
     """
 
     dataset: str
-    digests: bytes
-
-    @classmethod
-    def of(cls, dataset: str, digests: list[bytes]) -> Rows:
-        """Return rows from digests of at least 16 bytes each."""
-        return cls(dataset, b"".join(sorted(digest[:DIGEST_BYTES] for digest in digests)))
-
-    @property
-    def id(self) -> str:
-        """SHA-256 of the digests, 64 hex digits."""
-        return hashlib.sha256(self.digests).hexdigest()
-
-    @property
-    def count(self) -> int:
-        """How many rows."""
-        return len(self.digests) // DIGEST_BYTES
+    snapshot: str
+    selection: str
 
 
-def rows_changed(before: bytes, after: bytes) -> int:
-    """Return how many rows were added, removed or changed between two sets of digests.
+class History(Protocol):
+    """How many rows differ between two selections of this node's rows."""
 
-    A changed row is one digest gone and one come, so that the larger of both counts is the smallest number of rows
-    that explains the difference: the cautious one, as few changed rows are what is refused.
-    """
-    if before == after:
-        return 0
-    split = DIGEST_BYTES
-    old = {before[i : i + split] for i in range(0, len(before), split)}
-    new = {after[i : i + split] for i in range(0, len(after), split)}
-    return max(len(new - old), len(old - new), 1)
+    def changed(self, before: Rows, after: Rows, columns: frozenset[str]) -> int:
+        """Return how many rows were added, removed or changed in `columns`.
+
+        Raises:
+            ChaotianError: RELEASE_DIFFERENCE where that cannot be told any more.
+        """
+        ...
 
 
 class Log(Protocol):
@@ -98,6 +81,7 @@ class SqlMarkers:
         database, store, log: of the home.
         gate: of the job's grant.
         rows: the rows that enter the totals of the job at hand.
+        history: compares them with those of earlier releases.
         columns: of the dataset, that enter a round of the given operation.
         max_roster_changes: as the grant allows.
         clock: seconds since the epoch, UTC.
@@ -112,6 +96,7 @@ class SqlMarkers:
         log: Log,
         gate: Gate,
         rows: Rows,
+        history: History,
         columns: Callable[[], tuple[str, ...]],
         max_roster_changes: int,
         clock: Callable[[], float],
@@ -119,8 +104,8 @@ class SqlMarkers:
         self._member, self._database, self._store, self._log = member, database, store, log
         self._gate, self._rows, self._columns, self._clock = gate, rows, columns, clock
         self._max_roster_changes = max_roster_changes
-        self._changed: dict[str, int] = {}
-        self._lock = threading.Lock()
+        self._history = history
+        self._changed: dict[tuple[Rows, frozenset[str]], int] = {}
 
     # --- reading -------------------------------------------------------------------------------------------
 
@@ -189,22 +174,42 @@ class SqlMarkers:
             columns=frozenset(self._columns()),
             members=frozenset(terms.members),
         )
-        try:
-            with self._database.begin() as connection:
-                self._refuse_spent(connection, terms)
-                self._check_roster(connection, terms)
-                self._gate.confirm(connection, terms)
-                check_release(
-                    release,
-                    self._earlier(connection, release),
-                    min_members=terms.min_members,
-                    min_rows=terms.min_rows,
-                    consents=self._store.consenting(connection, terms.job),
-                )
-                self._write(connection, terms, release)
-                self._log.append(connection, self._event(EventType.ROUND_RELEASED, terms))
-        except IntegrityError:
-            raise ChaotianError("ROUND_SPENT", f"round {terms.round} was released already") from None
+        for _ in range(ATTEMPTS):
+            # Reading rows takes long: it is done before the transaction, which only looks the numbers up.
+            with self._database.read() as connection:
+                past = self._past(connection, release)
+            for rows, columns in {(rows, release.columns & old.columns) for old, rows in past}:
+                if (rows, columns) not in self._changed:
+                    self._changed[rows, columns] = self._history.changed(rows, self._rows, columns)
+            try:
+                if self._release(terms, release):
+                    return
+            except IntegrityError:
+                raise ChaotianError("ROUND_SPENT", f"round {terms.round} was released already") from None
+        raise ChaotianError("STORAGE", "the release ledger changed too often meanwhile")
+
+    def _release(self, terms: Terms, release: Release) -> bool:
+        """Check and write in one transaction; false where the ledger has a release that was not compared yet."""
+        with self._database.begin() as connection:
+            self._refuse_spent(connection, terms)
+            self._check_roster(connection, terms)
+            self._gate.confirm(connection, terms)
+            earlier = []
+            for old, rows in self._past(connection, release):
+                changed = self._changed.get((rows, release.columns & old.columns))
+                if changed is None:
+                    return False
+                earlier.append(Earlier(old, changed))
+            check_release(
+                release,
+                earlier,
+                min_members=terms.min_members,
+                min_rows=terms.min_rows,
+                consents=self._store.consenting(connection, terms.job),
+            )
+            self._write(connection, terms, release)
+            self._log.append(connection, self._event(EventType.ROUND_RELEASED, terms))
+        return True
 
     # --- within the transaction ----------------------------------------------------------------------------
 
@@ -226,39 +231,24 @@ class SqlMarkers:
         if changes > self._max_roster_changes:
             raise ChaotianError("ROSTER_CHANGES", f"at most {self._max_roster_changes} changes are allowed")
 
-    def _earlier(self, connection: Connection, release: Release) -> list[Earlier]:
+    @staticmethod
+    def _past(connection: Connection, release: Release) -> list[tuple[Release, Rows]]:
+        """Return the earlier releases that the rule compares with `release`, and the rows that entered them."""
         r = job_releases.c
         query = (
-            select(r.job, r.columns, r.members, r.snapshot)
+            select(r.job, r.columns, r.members, r.snapshot, r.selection)
             .where((r.dataset == release.dataset) & (r.operation == release.operation) & (r.job != release.job))
             .distinct()
         )
-        earlier = []
+        past = []
         for row in connection.execute(query).all():
-            past = Release(
-                row.job,
-                release.dataset,
-                release.operation,
-                frozenset(json.loads(row.columns)),
-                frozenset(json.loads(row.members)),
-            )
-            if release.compares_with(past):
-                earlier.append(Earlier(past, self._rows_changed(connection, row.snapshot)))
-        return earlier
-
-    def _rows_changed(self, connection: Connection, snapshot: str) -> int:
-        with self._lock:
-            if snapshot not in self._changed:
-                query = select(job_snapshots.c.digests).where(job_snapshots.c.id == snapshot)
-                before = connection.execute(query).scalar_one()
-                self._changed[snapshot] = rows_changed(before, self._rows.digests)
-            return self._changed[snapshot]
+            columns, members = frozenset(json.loads(row.columns)), frozenset(json.loads(row.members))
+            old = Release(row.job, release.dataset, release.operation, columns, members)
+            if release.compares_with(old):
+                past.append((old, Rows(release.dataset, row.snapshot, row.selection)))
+        return past
 
     def _write(self, connection: Connection, terms: Terms, release: Release) -> None:
-        known = connection.execute(select(job_snapshots.c.id).where(job_snapshots.c.id == self._rows.id)).first()
-        if known is None:
-            values = {"id": self._rows.id, "rows": self._rows.count, "digests": self._rows.digests}
-            connection.execute(insert(job_snapshots).values(**values))
         connection.execute(
             insert(job_releases).values(
                 job=terms.job,
@@ -269,7 +259,8 @@ class SqlMarkers:
                 operation=terms.operation,
                 columns=json.dumps(sorted(release.columns)),
                 members=json.dumps(list(terms.members)),
-                snapshot=self._rows.id,
+                snapshot=self._rows.snapshot,
+                selection=self._rows.selection,
                 terms=terms.hash(),
                 released=self._clock(),
             )

@@ -42,15 +42,6 @@ job_answers = Table(
     Column("answered", Float, nullable=False),
 )
 
-# The rows that entered a release: sorted 16-byte digests, kept once for each set of rows.
-job_snapshots = Table(
-    "job_snapshots",
-    metadata,
-    Column("id", String(64), primary_key=True),
-    Column("rows", Integer, nullable=False),
-    Column("digests", LargeBinary, nullable=False),
-)
-
 # Second marker of a round, and the release ledger: one row for each released total.
 job_releases = Table(
     "job_releases",
@@ -64,7 +55,8 @@ job_releases = Table(
     Column("operation", String(64), nullable=False),
     Column("columns", Text, nullable=False),
     Column("members", Text, nullable=False),
-    Column("snapshot", String(64), ForeignKey("job_snapshots.id"), nullable=False),
+    Column("snapshot", String(64), nullable=False),  # of the dataset
+    Column("selection", Text, nullable=False),  # which of its rows
     Column("terms", LargeBinary, nullable=False),  # hash
     Column("released", Float, nullable=False),
     UniqueConstraint("job", "round", "purpose"),

@@ -1,0 +1,363 @@
+"""One job at one member while it runs: the secure sum over the accepted rows, in a thread of its own."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from sqlalchemy import Connection, select
+
+from federation.errors import Blame, ChaotianError
+from federation.learning.scorecard import Scorecard
+from federation.primitives.encoding import digest, parse_canonical_json
+from federation.primitives.entropy import Entropy
+from federation.primitives.signing import Signer, Verifier
+from federation.rounds.client_app import guard_mod, make_client_app, run_client_app, timing_mod
+from federation.rounds.flower import from_bytes, job_context, node_number, to_bytes
+from federation.secure_sum.member import MemberJob
+from federation.secure_sum.program import JobView
+from federation.secure_sum.terms import Terms, state_digest
+from gateway.audit.events import Event, EventType
+from gateway.datasets.book import Dataset, DatasetBook
+from gateway.grants.book import GrantBook
+from gateway.grants.decision import UseRequest
+from gateway.jobs.data import DatasetHistory, GrantGate, Requester, training_rows, use_request
+from gateway.jobs.document import JobDocument
+from gateway.jobs.markers import Log, SqlMarkers
+from gateway.jobs.papers import ACCEPTANCE, Acceptance, open_paper
+from gateway.jobs.stage import REPLY, REQUEST, open_stage, seal_stage
+from gateway.jobs.store import ACCEPT, JobRow, JobStore
+from gateway.storage.base import Database
+from gateway.storage.tables.jobs import job_releases
+
+OWN_ROSTER_CHANGES = 1  # losses within a job that the owner proposed over its own data
+
+
+class Peers(Protocol):
+    """The peer book, as far as jobs use it."""
+
+    def approved(self) -> Mapping[str, Verifier]:
+        """Return the identity keys of all members that count, this one included."""
+        ...
+
+    def coordinator(self) -> Verifier:
+        """Return the platform's identity key."""
+        ...
+
+
+@dataclass(frozen=True)
+class Home:
+    """What a running job needs of its node."""
+
+    space: str
+    member: str
+    platform: str
+    signer: Signer
+    peers: Peers
+    database: Database
+    store: JobStore
+    log: Log
+    grants: GrantBook
+    datasets: DatasetBook
+    folder: Path
+    clock: Callable[[], float]
+    monotonic: Callable[[], float]
+    entropy: Entropy
+    logger: logging.Logger
+    requester: Callable[[JobDocument], Requester]
+
+
+class OwnerGate:
+    """Stands in for a grant where the owner of the data proposed the job itself: it has asked itself already."""
+
+    def charge(self, connection: Connection, terms: Terms) -> None:
+        """Permit."""
+
+    def confirm(self, connection: Connection, terms: Terms) -> None:
+        """Permit."""
+
+
+def own_grant(document: JobDocument, member: str) -> str:
+    """Return what stands for a grant id where a member proposed the job over its own data: 64 hex digits."""
+    return digest("chaotian/own-data/v1", [document.id.encode(), member.encode()]).hex()
+
+
+def make_program(document: JobDocument, datasets: DatasetBook, snapshot: str) -> Scorecard:
+    """Return the job's program over this member's rows.
+
+    Raises:
+        ChaotianError: DATA_* naming the column, NOT_FOUND for the dataset, OVERFLOW, NOT_FINITE.
+    """
+    frame = datasets.load(document.dataset, list(document.columns), snapshot=snapshot)
+    return Scorecard(document.scorecard(), frame, members=len(document.members))
+
+
+def verified_acceptances(
+    row: JobRow, papers: Mapping[str, bytes], approved: Mapping[str, Verifier]
+) -> dict[str, Acceptance]:
+    """Return the acceptances of all members of a job, each verified under the key that this node approved.
+
+    Raises:
+        ChaotianError: NOT_APPROVED or NOT_ACCEPTED naming the members; SIGNATURE.
+    """
+    members = row.document.members
+    strangers = [name for name in members if name not in approved]
+    if strangers:
+        raise ChaotianError(
+            "NOT_APPROVED", f"not approved by this node's owner: {', '.join(strangers)}", member=strangers[0]
+        )
+    missing = [name for name in members if name not in papers]
+    if missing:
+        raise ChaotianError("NOT_ACCEPTED", f"not accepted yet by: {', '.join(missing)}", member=missing[0])
+    out = {}
+    for name in members:
+        acceptance = Acceptance.decode(open_paper(ACCEPTANCE, papers[name], approved[name], name))
+        if (acceptance.space, acceptance.job, acceptance.member) != (row.document.space, row.id, name):
+            raise ChaotianError("WRONG_TERMS", f"the acceptance of {name} is for something else", member=name)
+        out[name] = acceptance
+    return out
+
+
+class RunningJob:
+    """One job of this member from its first stage to its end. All work is done in `executor`, one thing at a time.
+
+    Args:
+        home: the node.
+        job: the job's id.
+        ended: called in the worker thread when the job is done or has failed here.
+    """
+
+    def __init__(self, home: Home, job: str, ended: Callable[[RunningJob, ChaotianError | None], None]) -> None:
+        self.home, self.job = home, job
+        self.executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"job-{job[:8]}")
+        self.began = home.monotonic()
+        self.timings: dict[str, float] = {}
+        self.sent = self.received = 0
+        self.last_error: ChaotianError | None = None
+        self.member: MemberJob | None = None
+        self.program: Scorecard | None = None
+        self._ended = ended
+        self._finished = False
+        self._markers: SqlMarkers | None = None
+        timing = timing_mod(home.monotonic, self._timed)
+        self._app = make_client_app(self._handle, mods=[guard_mod(), timing], now=home.clock)
+        self._context = job_context(job, node_number(home.member))
+
+    def __repr__(self) -> str:
+        return f"RunningJob({self.job[:12]})"
+
+    # --- questions of the platform (worker thread) -----------------------------------------------------------
+
+    def position(self) -> dict[str, Any]:
+        """Return where this member stands in the job: nothing but what every round's status says.
+
+        Raises:
+            ChaotianError: why the job cannot run here.
+        """
+        member, program = self._ready()
+        failed = member.failure.code if member.failure else ""
+        more = not failed and not program.done()
+        return {
+            "round": member.round,
+            "state_hash": state_digest(program.state()).hex(),
+            "layout": program.layout().encode().decode() if more else "",
+            "operation": program.operation if more else "",
+            "done": program.done(),
+            "code": failed,
+        }
+
+    def stage(self, envelope: bytes) -> bytes:
+        """Answer one stage request in its envelope; a refusal is an answer too.
+
+        Raises:
+            ChaotianError: where the envelope itself is wrong; then nothing was looked at.
+        """
+        home = self.home
+        key = home.peers.coordinator()
+        job, body = open_stage(REQUEST, home.space, home.platform, home.member, envelope, key)
+        if job != self.job:
+            raise ChaotianError("MALFORMED", "an envelope names another job")
+        reply = to_bytes(run_client_app(self._app, from_bytes(body), self._context, home.clock))
+        self.received, self.sent = self.received + len(envelope), self.sent + len(reply)
+        return seal_stage(REPLY, home.space, job, home.member, home.platform, reply, home.signer)
+
+    def after_stage(self) -> None:
+        """Do what need not hold up a reply: end the job here where the last result ended it."""
+        member = self.member
+        if member is None or self._finished:
+            return
+        if member.failure is not None or member.program.done():
+            self._finished = True
+            self._ended(self, member.failure)
+
+    def close(self) -> None:
+        """Forget everything private; no stage is answered any more."""
+        self.member = self.program = self._markers = None
+        self.executor.shutdown(wait=False, cancel_futures=True)
+
+    # --- inside ----------------------------------------------------------------------------------------------
+
+    def _timed(self, job: str, stage: str, seconds: float, received: int, sent: int, code: str) -> None:
+        self.timings[stage] = self.timings.get(stage, 0.0) + seconds
+
+    def _handle(self, job: str, stage: str, request: bytes) -> bytes:
+        if job != self.job:
+            raise ChaotianError("MALFORMED", "a stage message names another job than its envelope")
+        try:
+            member, _ = self._ready()
+            reply = member.handle(stage, request)
+        except ChaotianError as error:
+            self._refused(stage, error)
+            raise
+        except Exception as error:
+            # Only its kind is written down: the text of a foreign exception may quote values.
+            self.home.logger.error("job %s stage %s: unforeseen %s", job[:12], stage, type(error).__name__)
+            raise ChaotianError("INTERNAL") from None
+        if stage == "result":
+            self._save_position(member.snapshot())
+        return reply
+
+    def _refused(self, stage: str, error: ChaotianError) -> None:
+        self.last_error = error
+        self.home.logger.warning("job %s stage %s refused: %s", self.job[:12], stage, error)
+        if error.blame not in (Blame.POLICY, Blame.INTEGRITY):
+            return
+        payload = {"job": self.job, "stage": stage, "code": error.code, "member": error.member}
+        try:
+            with self.home.database.begin() as connection:
+                self.home.log.append(connection, Event(EventType.ROUND_REFUSED, payload=payload))
+        except ChaotianError as failed:
+            self.home.logger.warning("a refusal could not be logged: %s", failed)
+
+    def _ready(self) -> tuple[MemberJob, Scorecard]:
+        if self.member is None or self.program is None:
+            self._build()
+        assert self.member is not None
+        assert self.program is not None
+        return self.member, self.program
+
+    def _build(self) -> None:
+        """Build the member's side from what this node itself knows: own directory, approvals, papers, rows."""
+        home = self.home
+        row = home.store.get(self.job)
+        document = row.document
+        approved = home.peers.approved()
+        acceptances = verified_acceptances(row, home.store.papers(self.job, ACCEPT), approved)
+        own = acceptances[home.member]
+        dataset = home.datasets.get(document.dataset)
+        program = make_program(document, home.datasets, own.snapshot)
+        if own.grant == own_grant(document, home.member):
+            gate: Any = OwnerGate()
+            changes = OWN_ROSTER_CHANGES
+        else:
+            gate = GrantGate(home.grants, own.grant, self._request(document, dataset, program))
+            changes = self._max_roster_changes(own.grant, program.operation)
+        markers = SqlMarkers(
+            member=home.member,
+            database=home.database,
+            store=home.store,
+            log=home.log,
+            gate=gate,
+            rows=training_rows(document, own.snapshot),
+            history=DatasetHistory(home.datasets),
+            columns=lambda: program.columns,
+            max_roster_changes=changes,
+            clock=home.clock,
+        )
+        view = JobView(
+            space=document.space,
+            job=self.job,
+            purpose=document.purpose,
+            members={name: approved[name] for name in document.members},
+            coordinator=home.peers.coordinator(),
+            min_members=document.min_members,
+            min_rows=document.min_rows,
+            result_to=document.result_to,
+            grants={name: acceptance.grant for name, acceptance in acceptances.items()},
+            max_roster_changes=changes,
+        )
+        member = MemberJob(
+            member=home.member, view=view, signer=home.signer, program=program, markers=markers, entropy=home.entropy
+        )
+        position = self._latest_position(markers)
+        if position is not None:
+            member.restore(position)
+        self.member, self.program, self._markers = member, program, markers
+
+    def _request(
+        self, document: JobDocument, dataset: Dataset, program: Scorecard
+    ) -> Callable[[Connection, Terms], UseRequest]:
+        requester = self.home.requester(document)
+
+        def request(connection: Connection, terms: Terms) -> UseRequest:
+            query = select(job_releases.c.members).where(job_releases.c.job == terms.job).distinct()
+            rosters = len(connection.execute(query).all())
+            return use_request(
+                document,
+                dataset,
+                self.home.member,
+                requester,
+                operation=terms.operation,
+                columns=program.columns,
+                round_=terms.round,
+                members=terms.members,
+                roster_changes=max(0, rosters - 1),
+            )
+
+        return request
+
+    def _max_roster_changes(self, grant: str, operation: str) -> int:
+        with self.home.database.read() as connection:
+            clause = self.home.grants.find(connection, grant).grant.operation(operation)
+        return clause.max_roster_changes if clause is not None else 0
+
+    # --- position on disk ------------------------------------------------------------------------------------
+
+    @property
+    def position_file(self) -> Path:
+        """Where the position after the last result is kept until the job ends here."""
+        return self.home.folder / f"{self.job}.position"
+
+    def _save_position(self, snapshot: bytes) -> None:
+        """Write the position without waiting for the disk: the next first marker makes it durable.
+
+        Should the file be lost or old, the member starts from the position of the last answered round; should it be
+        wrong, its hash is not what the terms say and it is refused.
+        """
+        temporary = self.position_file.with_suffix(".new")
+        try:
+            self.home.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+                file.write(snapshot)
+            temporary.replace(self.position_file)
+        except OSError as error:
+            self.home.logger.warning("job %s: position not written (%s)", self.job[:12], os.strerror(error.errno or 0))
+
+    def _latest_position(self, markers: SqlMarkers) -> bytes | None:
+        """Return the newer of the position on file and that of the last first marker."""
+        found = [data for data in (self._read_position(), markers.position(self.job)) if data is not None]
+        return max(found, key=_round_of, default=None)
+
+    def _read_position(self) -> bytes | None:
+        try:
+            data = self.position_file.read_bytes()
+            return data if _round_of(data) > 0 else None
+        except OSError:
+            return None
+
+    def forget_position(self) -> None:
+        """Delete the position file."""
+        self.position_file.unlink(missing_ok=True)
+
+
+def _round_of(position: bytes) -> int:
+    try:
+        round_ = parse_canonical_json(position, limit=64 << 20)["round"]
+        return round_ if type(round_) is int else 0
+    except (ChaotianError, TypeError, KeyError):
+        return 0
