@@ -32,6 +32,8 @@ ROWS_PER_COEFFICIENT = 20
 FEW = 10  # a numeric column with at most this many different values is a category in disguise
 LARGEST = 2.0**60  # of a numeric value, either sign
 MAX_ROWS = 1 << 31  # of one member
+FEW_ROWS_BOUND = 1 << 24  # one ring element a value up to 2^23 pooled rows, three above
+LOSS_BOUND = 1 << 48
 # Sums of values travel as multiples of 2^-96, sums of squares as multiples of 2^-128: the contribution is the sum
 # times 2^32 (2^64), with 64 fractional bits. Rates of 1e-9 keep their digits beside amounts of 1e15.
 SUM_SHIFT, SQUARE_SHIFT, MOMENT_BITS = 32, 64, 64
@@ -45,13 +47,15 @@ class Scorecard:
         spec: the parameters all members agreed to.
         frame: this member's rows; `spec.columns` are read, and every one must be complete and finite.
         members: largest roster the totals must hold.
+        test: rows to compare models on, where the job names a test dataset; else the held-out rows serve.
 
     Raises:
         ChaotianError: where the own data do not fit the job (DATA_*, NOT_FINITE, OVERFLOW), naming the column.
     """
 
-    def __init__(self, spec: ScorecardSpec, frame: Frame, *, members: int = 32) -> None:
+    def __init__(self, spec: ScorecardSpec, frame: Frame, *, members: int = 32, test: Frame | None = None) -> None:
         self.spec = spec
+        self._test = test
         self._members = members
         self._spec_hash = hashlib.sha256(canonical_json([spec.document(), spec.min_rows])).hexdigest()
         if len(frame) >= MAX_ROWS:
@@ -236,7 +240,9 @@ class Scorecard:
 
     @property
     def own_holdout(self) -> tuple[Frame, NDArray[np.float64]]:
-        """Own held-out rows and their labels."""
+        """Rows to compare models on, and their labels: the own held-out rows, or the test dataset."""
+        if self._test is not None:
+            return self._test, self._test.label(self.spec.label)
         return self._frame.take(self.holdout_mask), self._label[self.holdout_mask]
 
     def progress(self) -> dict[str, Any]:
@@ -279,15 +285,16 @@ class Scorecard:
             return [*fields, Field("levels", levels, 0, MAX_ROWS)] if levels else fields
         if self._phase == "moments":
             return [Field("squares", numeric, MOMENT_BITS, 4 * int(LARGEST) ** 2 * MAX_ROWS << SQUARE_SHIFT)]
-        coding, newton = self._ready()
+        coding, _ = self._ready()
         count = len(coding.names)
         # Pooled z-scores have Σz² = n, so Σ|z| <= n and no sum of r·z (|r| < 1) or w·z·z' (w <= 1/4) exceeds n, whoever
-        # is left; the factor 2 is for rounding. The log-loss of all rows is at most n·(ln 2 + Σ|β|).
-        size = 1 + sum(abs(value) for value in newton.beta) // (1 << GRID_BITS)
+        # is left; the factor 2 is for rounding. The platform sees the bounds: they must not tell n or β, so they are
+        # one of two constants. The log-loss of all rows is at most n·(ln 2 + Σ|β·z|).
+        bound = FEW_ROWS_BOUND if 2 * self._rows <= FEW_ROWS_BOUND else 2 * MAX_ROWS
         return [
-            Field("loss", 1, GRID_BITS, 2 * self._rows * max(size + 1, 256)),
-            Field("gradient", count, GRID_BITS, 2 * self._rows),
-            Field("hessian", len(triangle(count)), GRID_BITS, 2 * self._rows),
+            Field("loss", 1, GRID_BITS, LOSS_BOUND),
+            Field("gradient", count, GRID_BITS, bound),
+            Field("hessian", len(triangle(count)), GRID_BITS, bound),
         ]
 
     def _local_counts(self) -> dict[str, Contribution]:
