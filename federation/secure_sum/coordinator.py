@@ -127,6 +127,7 @@ class _Attempt:
     digests: dict[str, bytes] = field(default_factory=dict)  # SHA-256 of the inputs
     signatures: dict[str, bytes] = field(default_factory=dict)  # of masked inputs
     statement: dict[str, bytes] = field(default_factory=dict)  # signatures over the statement
+    statuses: dict[str, m.Status] = field(default_factory=dict)
     running: Vector | None = None
     total: Vector | None = None
 
@@ -382,12 +383,11 @@ class CoordinatorRound:
     # --- 6 result ------------------------------------------------------------------------------------------
 
     def _take_result(self, at: _Attempt, member: str, reply: bytes) -> None:
-        m.Status.decode(reply, at.terms, member, self._keys[member])
-        at.replies[member] = reply
+        at.statuses[member] = m.Status.decode(reply, at.terms, member, self._keys[member])
 
     def _finish(self, at: _Attempt) -> list[Send]:
         """All that are left have said where they stand: they must say the same."""
-        statuses = {m.Status.decode(at.replies[n], at.terms, n, self._keys[n]) for n in at.alive if n in at.replies}
+        statuses = {at.statuses[name] for name in at.alive if name in at.statuses}
         if not statuses:
             return self._end("TOO_FEW_MEMBERS")
         if len(statuses) != 1:

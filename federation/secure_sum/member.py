@@ -51,6 +51,8 @@ class _Attempt:
     adverts_hash: bytes = b""
     shares: dict[str, bytes] = field(default_factory=dict)  # of each owner's seed, for this member
     group_key: bytes = m.NOTHING
+    vector: Vector | None = None  # masked
+    signature: bytes = b""  # over the masked vector
     input_digest: bytes = b""
     digests: dict[str, bytes] = field(default_factory=dict)
     statement: bytes = b""
@@ -132,7 +134,7 @@ class MemberJob:
         if stage == "advertise_keys":
             attempt = self._attempt
             if attempt is not None and attempt.replies.get(stage, (b"",))[0] == fingerprint:
-                return attempt.replies[stage][1]
+                return attempt.advert
             self._attempt = attempt = self._begin(request)
             reply = attempt.advert
         else:
@@ -142,7 +144,7 @@ class MemberJob:
                 raise ChaotianError("LOST", "this member holds nothing of that attempt (any more)")
             if stage in attempt.replies:
                 if attempt.replies[stage][0] == fingerprint:
-                    return attempt.replies[stage][1]
+                    return attempt.replies[stage][1] if stage != "masked_input" else self._masked(attempt)
                 raise ChaotianError("REPLAY", f"stage {stage} was answered already, to another request")
             if NEXT.get(attempt.stage) != stage:
                 raise ChaotianError("REPLAY", f"stage {stage} does not follow {attempt.stage}")
@@ -152,7 +154,8 @@ class MemberJob:
                 if stage != "result":  # a right result may still come
                     self._attempt = None
                 raise
-        attempt.replies[stage] = (fingerprint, reply)
+        # The masked vector is kept once: its reply is made again where it is asked for again.
+        attempt.replies[stage] = (fingerprint, reply if stage != "masked_input" else b"")
         attempt.stage = stage
         return bytes(reply)
 
@@ -257,6 +260,9 @@ class MemberJob:
             raise ChaotianError("WRONG_TERMS", "the platform shows another advert of this member than it sent")
         own = m.Advert.decode(attempt.advert, self.member, self._signer.verifier, terms)
         for name, data in adverts.items():
+            if name == self.member:
+                attempt.adverts[name] = own
+                continue
             advert = m.Advert.decode(data, name, self.view.members[name], terms)
             same = (advert.last_result, advert.state_hash, advert.layout_hash)
             if same != (own.last_result, own.state_hash, own.layout_hash):
@@ -311,9 +317,14 @@ class MemberJob:
         add_streams(vector, self._streams(attempt, packages))
         attempt.input_digest = hashlib.sha256(raw(vector)).digest()
         signed = m.masked_body(terms, attempt.adverts_hash, self.member, attempt.input_digest)
-        reply = pack("masked", [raw(vector), self._signer.sign(m.MASKED, signed)])
+        attempt.vector, attempt.signature = vector, self._signer.sign(m.MASKED, signed)
         self._markers.answered(terms, self.snapshot())
-        return reply
+        return self._masked(attempt)
+
+    def _masked(self, attempt: _Attempt) -> bytes:
+        """Return the reply to `masked_input`, the same bytes however often."""
+        assert attempt.vector is not None
+        return pack("masked", [raw(attempt.vector), attempt.signature])
 
     def _streams(self, attempt: _Attempt, packages: Mapping[str, m.Package]) -> list[tuple[bytes, int]]:
         """Return the keystreams that mask this member's vector: self, one a pair, and the own group stream."""
@@ -346,9 +357,10 @@ class MemberJob:
             vector_digest, signature = unpack("input", entry, 2)
             if len(vector_digest) != 32:
                 raise ChaotianError("MALFORMED", "a digest has 32 bytes", member=name)
-            signed = m.masked_body(terms, attempt.adverts_hash, name, vector_digest)
-            self.view.members[name].verify(m.MASKED, signed, signature, member=name)
             attempt.digests[name] = vector_digest
+            if name != self.member:  # the own digest is compared below
+                signed = m.masked_body(terms, attempt.adverts_hash, name, vector_digest)
+                self.view.members[name].verify(m.MASKED, signed, signature, member=name)
         if attempt.digests[self.member] != attempt.input_digest:
             raise ChaotianError("TRANSCRIPT", "the platform shows another masked input of this member than it sent")
         attempt.statement = m.statement(terms, attempt.adverts_hash, attempt.digests, attempt.group_key)
@@ -360,7 +372,8 @@ class MemberJob:
         """Open the shares of all self-mask seeds, once a round, after every member signed the same statement."""
         terms = attempt.terms
         for name, signature in m.request_map("unmask", terms, body).items():
-            self.view.members[name].verify(m.STATEMENT, attempt.statement, signature, member=name)
+            if name != self.member:  # it signed this very statement itself
+                self.view.members[name].verify(m.STATEMENT, attempt.statement, signature, member=name)
         # From here on the round counts as released, whatever the platform makes of it.
         self._markers.released(terms)
         shares = pack_map("shares", attempt.shares)
