@@ -56,12 +56,14 @@ class Hub:
     """All connected members of a space.
 
     Args:
-        admission: who may connect, asked on every stream and every second.
+        admission: who may connect, asked on every stream and every second; without one (see `use_admission`), nobody.
         limits: sizes and times.
         entropy: source of ids.
     """
 
-    def __init__(self, admission: Admission, *, limits: Limits | None = None, entropy: Entropy | None = None) -> None:
+    def __init__(
+        self, admission: Admission | None = None, *, limits: Limits | None = None, entropy: Entropy | None = None
+    ) -> None:
         self._admission = admission
         self._limits = limits or Limits()
         self._entropy = entropy or SystemEntropy()
@@ -79,8 +81,7 @@ class Hub:
         self,
         bind: str,
         *,
-        key: bytes,
-        chain: bytes,
+        tls: Callable[[], tuple[bytes, bytes]],
         authority: bytes,
         extend: Callable[[grpc.aio.Server], None] | None = None,
     ) -> int:
@@ -88,8 +89,7 @@ class Hub:
 
         Args:
             bind: `address:port`; port 0 chooses one.
-            key: private key, PEM.
-            chain: certificate chain, PEM.
+            tls: returns private key and certificate chain (PEM), see `server_credentials`.
             authority: certificate of the authority that clients' certificates must come from, PEM.
             extend: adds further services before the port opens.
 
@@ -107,7 +107,7 @@ class Hub:
         if extend is not None:
             extend(server)
         try:
-            port = server.add_secure_port(bind, server_credentials(key, chain, authority))
+            port = server.add_secure_port(bind, server_credentials(tls, authority))
         except RuntimeError:
             port = 0
         if port == 0:
@@ -130,6 +130,10 @@ class Hub:
             self._server = None
         for member in self._members.values():
             member.session.close(error)
+
+    def use_admission(self, admission: Admission) -> None:
+        """Ask `admission` from now on who may connect."""
+        self._admission = admission
 
     # --- asking and answering ------------------------------------------------------------------------------
 
@@ -250,6 +254,8 @@ class Hub:
         facts = context.auth_context()
         check_negotiated(facts)
         pem = peer_certificate(facts)
+        if self._admission is None:
+            raise ChaotianError("NOT_PERMITTED", "the platform admits nobody yet")
         return await asyncio.to_thread(self._admission.admit, pem)
 
     async def _open(self, stream: str, caller: Caller, context: Any) -> tuple[_Connection, Wire]:
@@ -442,7 +448,7 @@ class Hub:
 
     async def _cut_refused(self) -> None:
         open_ = {m.connection.caller.serial: name for name, m in self._members.items() if m.connection is not None}
-        if not open_:
+        if not open_ or self._admission is None:
             return
         for serial in await asyncio.to_thread(self._admission.refused, list(open_)):
             name = open_.get(serial)

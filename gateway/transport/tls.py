@@ -8,7 +8,7 @@ negotiated version or group is another.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,9 +43,27 @@ def channel_credentials(tls: ClientTls) -> grpc.ChannelCredentials:
     return grpc.ssl_channel_credentials(tls.authority, tls.key or None, tls.certificate or None)
 
 
-def server_credentials(key: bytes, chain: bytes, authority: bytes | None) -> grpc.ServerCredentials:
-    """Return the credentials of a port; with `authority`, clients must have a certificate of it."""
-    return grpc.ssl_server_credentials([(key, chain)], authority, require_client_auth=authority is not None)
+def server_credentials(tls: Callable[[], tuple[bytes, bytes]], authority: bytes | None) -> grpc.ServerCredentials:
+    """Return the credentials of a port.
+
+    Args:
+        tls: returns key and certificate chain (PEM); asked at each handshake, so that a renewed certificate is taken up
+            without a restart. It must not block.
+        authority: where given, clients must have a certificate of this authority (PEM).
+    """
+    last: list[tuple[bytes, bytes]] = [tls()]
+
+    def configuration(pair: tuple[bytes, bytes]) -> Any:
+        return grpc.ssl_server_certificate_configuration([pair], authority)
+
+    def fetch() -> Any:
+        pair = tls()
+        if pair == last[0]:
+            return None  # nothing new
+        last[0] = pair
+        return configuration(pair)
+
+    return grpc.dynamic_ssl_server_credentials(configuration(last[0]), fetch, authority is not None)
 
 
 def channel_options(host: str) -> Sequence[tuple[str, Any]]:

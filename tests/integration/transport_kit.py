@@ -68,8 +68,7 @@ class Space:
         hub = hub or Hub(self, limits=self.limits)
         port = await hub.start(
             f"127.0.0.1:{port}",
-            key=self.platform_key,
-            chain=self.platform_chain,
+            tls=lambda: (self.platform_key, self.platform_chain),
             authority=self.authority.certificate_pem.encode(),
         )
         try:
