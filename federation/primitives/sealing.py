@@ -24,6 +24,7 @@ from federation.errors import ChaotianError
 SUITE_NAME = "HPKE-MLKEM768X25519-HKDFSHA256-AES256GCM"
 SECRET_BYTES = 96  # ML-KEM-768 seed (64), X25519 private key (32)
 PUBLIC_BYTES = 1216  # ML-KEM-768 encapsulation key (1,184), X25519 public key (32)
+_PROBE = X25519PrivateKey.from_private_bytes(bytes(range(32)))  # no secret: it only tells points of low order
 _SUITE = Suite(KEM.MLKEM768_X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 
 
@@ -45,6 +46,20 @@ def load_public(public: bytes) -> MLKEM768X25519PublicKey:
         )
     except ValueError:
         raise ChaotianError("MALFORMED", "expected a sealing key (MLKEM768-X25519, 1,216 bytes)") from None
+
+
+def check_public(public: bytes) -> None:
+    """Refuse (MALFORMED) a sealing key to which nothing can be sealed: wrong form, or a point of low order."""
+    load_public(public)
+    check_exchange_key(public[-32:])
+
+
+def check_exchange_key(public: bytes) -> None:
+    """Refuse (MALFORMED) an X25519 key of low order (RFC 7748, section 6.1): every secret with it would be zero."""
+    try:
+        _PROBE.exchange(X25519PublicKey.from_public_bytes(public))
+    except ValueError:
+        raise ChaotianError("MALFORMED", "expected an X25519 key that gives a shared secret") from None
 
 
 class Opener:

@@ -15,7 +15,7 @@ import numpy as np
 
 from federation.errors import ChaotianError
 from federation.primitives.encoding import Buffer, pack, pack_map, unpack, unpack_map, unpack_views
-from federation.primitives.masks import Vector, add_streams, raw, ring_dtype
+from federation.primitives.masks import Vector, add_streams, raw
 from federation.primitives.shamir import SHARE_BYTES, Combiner
 from federation.primitives.signing import Signer, Verifier
 from federation.secure_sum import messages as m
@@ -119,6 +119,7 @@ class _Attempt:
     alive: set[str]
     replies: dict[str, bytes] = field(default_factory=dict)
     adverts: dict[str, bytes] = field(default_factory=dict)
+    adverts_hash: bytes = b""
     commitments: dict[str, bytes] = field(default_factory=dict)  # to self-mask seeds
     parcels: dict[str, dict[str, bytes]] = field(default_factory=dict)  # sender → receiver → parcel
     shares: dict[str, dict[str, bytes]] = field(default_factory=dict)  # sender → receiver → commitment to the share
@@ -126,6 +127,7 @@ class _Attempt:
     inputs: dict[str, Buffer] = field(default_factory=dict)  # empty where nobody adds them up again
     digests: dict[str, bytes] = field(default_factory=dict)  # SHA-256 of the inputs
     signatures: dict[str, bytes] = field(default_factory=dict)  # of masked inputs
+    confirmed: dict[str, bytes] = field(default_factory=dict)  # what each says of the group key
     statement: dict[str, bytes] = field(default_factory=dict)  # signatures over the statement
     statuses: dict[str, m.Status] = field(default_factory=dict)
     running: Vector | None = None
@@ -145,6 +147,7 @@ class CoordinatorRound:
     def __init__(self, plan: RoundPlan, *, signer: Signer, members: Mapping[str, Verifier], journal: Journal) -> None:
         self.plan, self.outcome = plan, None
         self.losses: list[Loss] = []
+        self.journal_error: ChaotianError | None = None  # where the record could not be deleted after the round
         self._signer, self._keys, self._journal = signer, members, journal
         self._number = plan.first_attempt - 1
         self._attempt: _Attempt | None = None
@@ -190,8 +193,8 @@ class CoordinatorRound:
     def refused(self, member: str, attempt: int, stage: str, error: ChaotianError) -> list[Send]:
         """Take a member's coded refusal.
 
-        A refusal for the job's sake ends the round; a wrong share costs the member it names its place, any other
-        refusal the one that refuses.
+        A refusal for the job's sake ends the round; a sealed share that does not open costs the member it names its
+        place, any other refusal the one that refuses: all else a member could blame a peer for has been checked here.
         """
         at = self._current(member, attempt, stage)
         if at is None:
@@ -199,7 +202,8 @@ class CoordinatorRound:
         if error.code in FATAL:
             self.losses.append(Loss(member, attempt, stage, error.code))
             return self._end(error.code)
-        blamed = error.member if error.code == "SHARE_INVALID" and error.member in at.alive else member
+        sealed = stage == "masked_input" and error.code == "SHARE_INVALID"
+        blamed = error.member if sealed and error.member in at.alive else member
         return self.lost(blamed, attempt, error.code)
 
     def lost(self, member: str, attempt: int, code: str) -> list[Send]:
@@ -211,7 +215,7 @@ class CoordinatorRound:
         at.alive.discard(member)
         at.waiting.discard(member)
         if at.stage in ("unmask", "result"):
-            if at.stage == "unmask" and len(at.alive) < at.terms.threshold:
+            if at.stage == "unmask" and len(at.alive | at.replies.keys()) < at.terms.threshold:
                 return self._end("TOO_FEW_MEMBERS")
             return self._advance(at)
         # The inputs of the whole roster or none: whoever is left starts afresh, with fresh keys.
@@ -260,12 +264,20 @@ class CoordinatorRound:
             if at.stage == "result":
                 return self._finish(at)
             if at.stage == "consistency":
-                self._journal.save(self._record(at))
+                dissenters = self._dissenters(at)
+                if dissenters:
+                    self.losses += [Loss(name, at.terms.attempt, at.stage, "STATE_MISMATCH") for name in dissenters]
+                    return self._start(tuple(name for name in at.terms.members if name not in dissenters))
+                self._save(self._record(at))
             elif at.stage == "unmask":
                 self._open(at)
         except ChaotianError as error:
+            if error.member in at.terms.members:
+                self.losses.append(Loss(error.member, at.terms.attempt, at.stage, error.code))
             return self._end(error.code)
         at.stage, at.replies, at.waiting = STAGES[following], {}, set(at.alive)
+        if not at.waiting:  # all were lost after they had answered: nobody is left to take the result
+            return self._end("TOO_FEW_MEMBERS")
         return self._sends(at, getattr(self, f"_ask_{at.stage}")(at))
 
     def _sends(self, at: _Attempt, bodies: bytes | Mapping[str, bytes]) -> list[Send]:
@@ -283,24 +295,52 @@ class CoordinatorRound:
         alive = tuple(name for name in members if at is None or name in at.alive)
         self.outcome = RoundOutcome(code, members, alive, self._number, tuple(self.losses))
         self._attempt = None
-        self._journal.clear()
+        self._clear()
         return []
+
+    def _save(self, record: bytes) -> None:
+        try:
+            self._journal.save(record)
+        except ChaotianError:
+            raise
+        except Exception as error:
+            raise ChaotianError("STORAGE", f"the journal could not be written: {type(error).__name__}") from error
+
+    def _clear(self) -> None:
+        """Delete the record. The round has ended, so a failure is kept for the platform to report, and not raised."""
+        try:
+            self._journal.clear()
+        except ChaotianError as error:
+            self.journal_error = error
+        except Exception as error:
+            self.journal_error = ChaotianError("STORAGE", f"the journal was not deleted: {type(error).__name__}")
 
     # --- 1 advertise_keys ----------------------------------------------------------------------------------
 
     def _take_advertise_keys(self, at: _Attempt, member: str, reply: bytes) -> None:
         advert = m.Advert.decode(reply, member, self._keys[member], at.terms)
+        layout_hash = hashlib.sha256(at.terms.layout.encode()).digest()
+        if (advert.state_hash, advert.layout_hash) != (at.terms.state_hash, layout_hash):
+            raise ChaotianError("STATE_MISMATCH", f"{member} stands elsewhere in the job", member=member)
         at.adverts[member] = reply
         at.commitments[member] = advert.seed_commitment
 
     def _ask_share_keys(self, at: _Attempt) -> bytes:
+        at.adverts_hash = m.adverts_hash(at.adverts)
         return pack_map("share_keys", at.adverts)
 
     # --- 2 share_keys --------------------------------------------------------------------------------------
 
     def _take_share_keys(self, at: _Attempt, member: str, reply: bytes) -> None:
         parcels = unwrap_parcels(reply, at.terms)
-        at.shares[member] = {name: m.Parcel.decode(data).commitment for name, data in parcels.items()}
+        shares = {}
+        for name, data in parcels.items():
+            parcel = m.Parcel.decode(data)
+            # Else a sender could have its receivers refuse, and lose their places, by signing to them alone wrongly.
+            signed = m.Parcel.signed_body(at.terms, at.adverts_hash, member, name, parcel.sealed, parcel.commitment)
+            self._keys[member].verify(m.SHARE, signed, parcel.signature, member=member)
+            shares[name] = parcel.commitment
+        at.shares[member] = shares
         at.parcels[member] = parcels
 
     def _ask_masked_input(self, at: _Attempt) -> dict[str, bytes]:
@@ -316,7 +356,7 @@ class CoordinatorRound:
         data, signed_by = unpack_views("masked", reply, 2)
         vector, signature = as_vector(at.terms, data), bytes(signed_by)
         vector_digest = hashlib.sha256(data).digest()
-        signed = m.masked_body(at.terms, m.adverts_hash(at.adverts), member, vector_digest)
+        signed = m.masked_body(at.terms, at.adverts_hash, member, vector_digest)
         self._keys[member].verify(m.MASKED, signed, signature, member=member)
         at.digests[member], at.signatures[member] = vector_digest, signature
         at.inputs[member] = data if self._keeps_inputs(at) else b""
@@ -336,7 +376,16 @@ class CoordinatorRound:
     # --- 4 consistency -------------------------------------------------------------------------------------
 
     def _take_consistency(self, at: _Attempt, member: str, reply: bytes) -> None:
-        at.statement[member] = reply
+        confirmed, signature = unpack("consistency", reply, 2)
+        body = m.statement(at.terms, at.adverts_hash, at.digests, confirmed)
+        self._keys[member].verify(m.STATEMENT, body, signature, member=member)
+        at.confirmed[member], at.statement[member] = confirmed, signature
+
+    def _dissenters(self, at: _Attempt) -> set[str]:
+        """Return who holds another group key than most do. All g_i are committed to, so an honest member cannot."""
+        said = list(at.confirmed.values())
+        common = max(sorted(set(said)), key=said.count) if at.terms.group else m.NOTHING
+        return {name for name, confirmed in at.confirmed.items() if confirmed != common}
 
     def _ask_unmask(self, at: _Attempt) -> bytes:
         return pack_map("unmask", at.statement)
@@ -407,7 +456,7 @@ class CoordinatorRound:
             total=public,
         )
         self._attempt = None
-        self._journal.clear()
+        self._clear()
         return []
 
     # --- its own crash -------------------------------------------------------------------------------------
@@ -430,19 +479,37 @@ class CoordinatorRound:
         )
 
     def resume(self, record: bytes) -> list[Send]:
-        """Go on at `unmask` from a journal's record, after a restart of the platform."""
+        """Go on at `unmask` from a journal's record, after a restart of the platform.
+
+        Raises:
+            ChaotianError: STORAGE where the record is not one of this round; then a new attempt may be begun.
+        """
+        try:
+            at = self._restored(record)
+        except ChaotianError as error:
+            raise ChaotianError("STORAGE", f"the journal cannot be read: {error.code}") from None
+        self._attempt, self._number = at, at.terms.attempt
+        return self._sends(at, self._ask_unmask(at))
+
+    def _restored(self, record: bytes) -> _Attempt:
         encoded, adverts, shares, inputs, signatures, running, alive = unpack("journal", record, 7)
         terms = Terms.decode(encoded)
         names = set(unpack_map("alive", alive))
+        plan = (self.plan.space, self.plan.job, self.plan.round, self.plan.purpose)
+        if (terms.space, terms.job, terms.round, terms.purpose) != plan or not names <= set(terms.members):
+            raise ChaotianError("WRONG_TERMS", "the record is of another round")
+        if not set(terms.members) <= self._keys.keys():
+            raise ChaotianError("NOT_FOUND", "the record names a member that is not known")
         at = _Attempt(terms, "unmask", set(names), names)
-        at.adverts = unpack_map("adverts", adverts)
+        at.adverts = m.request_map("adverts", terms, adverts)
+        at.adverts_hash = m.adverts_hash(at.adverts)
         at.commitments = {
             name: m.Advert.decode(data, name, self._keys[name], terms).seed_commitment
             for name, data in at.adverts.items()
         }
-        at.shares = {name: unpack_map("commitments", data) for name, data in unpack_map("shares", shares).items()}
-        at.inputs = dict(unpack_map("inputs", inputs))
-        at.statement = unpack_map("statement", signatures)
-        at.running = np.frombuffer(running, dtype=ring_dtype(terms.layout.ring_bits)).copy()
-        self._attempt, self._number = at, terms.attempt
-        return self._sends(at, self._ask_unmask(at))
+        dealt = m.request_map("shares", terms, shares)
+        at.shares = {name: m.request_map("commitments", terms, data) for name, data in dealt.items()}
+        at.inputs = dict(m.request_map("inputs", terms, inputs))
+        at.statement = m.request_map("statement", terms, signatures)
+        at.running = as_vector(terms, running).copy()
+        return at

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -24,7 +24,7 @@ from federation.primitives.sealing import SECRET_BYTES, Opener, seal
 from federation.primitives.shamir import split
 from federation.primitives.signing import Signer
 from federation.secure_sum import messages as m
-from federation.secure_sum.program import JobView, Markers, Program
+from federation.secure_sum.program import Contribution, JobView, Markers, Program
 from federation.secure_sum.terms import MIN_ROSTER, STAGES, TERMS_TAG, VERIFIED_BYTES, Terms, state_digest
 from federation.secure_sum.transcript import as_vector, verify
 
@@ -39,8 +39,8 @@ class _Attempt:
     terms: Terms
     index: int
     after_loss: bool
-    opener: Opener
-    mask_key: X25519PrivateKey
+    opener: Opener | None
+    mask_key: X25519PrivateKey | None
     self_seed: bytes
     group_part: bytes
     pair_seeds: dict[str, bytes]
@@ -56,6 +56,15 @@ class _Attempt:
     input_digest: bytes = b""
     digests: dict[str, bytes] = field(default_factory=dict)
     statement: bytes = b""
+    statement_signature: bytes = b""
+    parcel: bytes = b""  # to itself: it carries the commitment to the own share
+
+    def forget(self) -> None:
+        """Drop what could open this attempt later; replies stay, so that a repeated request is answered alike."""
+        self.opener, self.mask_key = None, None
+        self.self_seed = self.group_part = b""
+        self.group_key = m.NOTHING
+        self.pair_seeds, self.shares, self.vector = {}, {}, None
 
     def __repr__(self) -> str:
         return f"_Attempt(round={self.terms.round}, attempt={self.terms.attempt}, stage={self.stage})"
@@ -84,6 +93,9 @@ class MemberJob:
         self._last_roster: tuple[str, ...] | None = None
         self._roster_changes = 0
         self._attempt: _Attempt | None = None
+        self._asked = (0, 0)  # highest (round, attempt) begun since the start of this process
+        # This round's own values: the same in every attempt of the round, and in memory only.
+        self._own: Mapping[str, Contribution] | None = None
 
     # --- position, for going on after a restart ------------------------------------------------------------
 
@@ -103,15 +115,18 @@ class MemberJob:
         """Take up the position of `snapshot`; whatever was under way stays lost."""
         try:
             position = json.loads(snapshot)
-            roster = position["last_roster"]
-            self.program.restore(position["state"].encode())
-            self.round = int(position["round"])
-            self._last_result = bytes.fromhex(position["last_result"])
-            self._last_roster = tuple(roster) if roster is not None else None
-            self._roster_changes = int(position["roster_changes"])
-        except (ValueError, KeyError, TypeError, AttributeError):
+            roster, state = position["last_roster"], position["state"].encode()
+            round_, changes = int(position["round"]), int(position["roster_changes"])
+            last_result = bytes.fromhex(position["last_result"])
+            last_roster = tuple(str(name) for name in roster) if roster is not None else None
+            if round_ < 1 or changes < 0 or len(last_result) != 32:
+                raise ValueError
+            self.program.restore(state)
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
             raise ChaotianError("STORAGE", "the stored position of the job cannot be read") from None
-        self._attempt = None
+        self.round, self._roster_changes = round_, changes
+        self._last_result, self._last_roster = last_result, last_roster
+        self._attempt = self._own = None
 
     # --- the one door --------------------------------------------------------------------------------------
 
@@ -130,6 +145,16 @@ class MemberJob:
         """
         if stage not in STAGES:
             raise ChaotianError("MALFORMED", "the stage is none of the six")
+        try:
+            return self._answer(stage, request)
+        except ChaotianError:
+            raise
+        except Exception as error:
+            # A program or a store that fails in a way nobody foresaw ends the attempt like any other refusal.
+            self._attempt = None
+            raise ChaotianError("INTERNAL", f"{type(error).__name__} in stage {stage}") from error
+
+    def _answer(self, stage: str, request: bytes) -> bytes:
         fingerprint = hashlib.sha256(request).digest()
         if stage == "advertise_keys":
             attempt = self._attempt
@@ -157,6 +182,8 @@ class MemberJob:
         # The masked vector is kept once: its reply is made again where it is asked for again.
         attempt.replies[stage] = (fingerprint, reply if stage != "masked_input" else b"")
         attempt.stage = stage
+        if stage == STAGES[-1]:
+            attempt.forget()
         return bytes(reply)
 
     # --- 1 advertise_keys ----------------------------------------------------------------------------------
@@ -169,12 +196,13 @@ class MemberJob:
         self._check_terms(terms)
         random = self._entropy.bytes
         index = terms.members.index(self.member)
+        opener, mask_key = Opener(random(SECRET_BYTES)), X25519PrivateKey.from_private_bytes(random(32))
         attempt = _Attempt(
             terms=terms,
             index=index,
             after_loss=self._last_roster is not None and terms.members != self._last_roster,
-            opener=Opener(random(SECRET_BYTES)),
-            mask_key=X25519PrivateKey.from_private_bytes(random(32)),
+            opener=opener,
+            mask_key=mask_key,
             self_seed=random(32),
             group_part=random(32) if terms.group else m.NOTHING,
             pair_seeds={name: random(32) for name in terms.members if name != self.member},
@@ -182,14 +210,15 @@ class MemberJob:
         attempt.advert = m.Advert(
             terms_hash=terms.hash(),
             member=self.member,
-            channel=attempt.opener.public,
-            mask=attempt.mask_key.public_key().public_bytes_raw(),
+            channel=opener.public,
+            mask=mask_key.public_key().public_bytes_raw(),
             seed_commitment=m.commit("seed", terms, index, attempt.self_seed),
             group_commitment=m.commit("group", terms, index, attempt.group_part) if terms.group else m.NOTHING,
             last_result=self._last_result,
             state_hash=terms.state_hash,
             layout_hash=hashlib.sha256(terms.layout.encode()).digest(),
         ).encode(self._signer)
+        self._asked = (terms.round, terms.attempt)
         return attempt
 
     def _check_terms(self, terms: Terms) -> None:
@@ -208,11 +237,7 @@ class MemberJob:
         if terms.round != self.round:
             raise ChaotianError("LOST", f"this member stands before round {self.round}, not {terms.round}")
         last = self._markers.last_attempt(terms.job, terms.round)
-        if terms.attempt <= last or (
-            self._attempt is not None
-            and terms.attempt <= self._attempt.terms.attempt
-            and terms.round == self._attempt.terms.round
-        ):
+        if terms.attempt <= last or (terms.round, terms.attempt) <= self._asked:
             raise ChaotianError("LOST", f"attempt {terms.attempt} of round {terms.round} is over for this member")
         if terms.min_members != view.min_members or terms.min_rows != view.min_rows:
             raise wrong("a floor")
@@ -284,6 +309,7 @@ class MemberJob:
                 sealed = seal(package.encode(), attempt.adverts[name].channel, info)
             signed = m.Parcel.signed_body(terms, attempt.adverts_hash, self.member, name, sealed, commitment)
             parcels[name] = m.Parcel(sealed, commitment, self._signer.sign(m.SHARE, signed)).encode()
+        attempt.parcel = parcels[self.member]
         return pack_map("parcels", parcels)
 
     # --- 3 masked_input ------------------------------------------------------------------------------------
@@ -292,6 +318,9 @@ class MemberJob:
         """Open what the peers sealed, check floors, mask the own vector; recorded before it leaves."""
         terms, me = attempt.terms, attempt.index
         parcels = m.request_map("masked_input", terms, body)
+        if parcels[self.member] != attempt.parcel:
+            raise ChaotianError("WRONG_TERMS", "the platform shows another parcel of this member than it sent")
+        assert attempt.opener is not None
         packages: dict[str, m.Package] = {}
         for index, name in enumerate(terms.members):
             if name == self.member:
@@ -313,22 +342,35 @@ class MemberJob:
         if attempt.after_loss:
             floors = {name: package.floors for name, package in packages.items()}
             self.program.check_floors({**floors, self.member: self.program.floors()})
-        vector = fixed_point.encode(terms.layout, self.program.local())
+        if self._own is None:
+            self._own = self.program.local()
+        vector = fixed_point.encode(terms.layout, self._own)
         add_streams(vector, self._streams(attempt, packages))
         attempt.input_digest = hashlib.sha256(raw(vector)).digest()
         signed = m.masked_body(terms, attempt.adverts_hash, self.member, attempt.input_digest)
         attempt.vector, attempt.signature = vector, self._signer.sign(m.MASKED, signed)
-        self._markers.answered(terms, self.snapshot())
+        self._commit(self._markers.answered, terms, self.snapshot())
         return self._masked(attempt)
+
+    def _commit(self, write: Callable[..., None], *arguments: object) -> None:
+        """Write a marker; where that fails, in whatever way, nothing leaves."""
+        try:
+            write(*arguments)
+        except ChaotianError:
+            raise
+        except Exception as error:
+            raise ChaotianError("STORAGE", f"a marker could not be written: {type(error).__name__}") from error
 
     def _masked(self, attempt: _Attempt) -> bytes:
         """Return the reply to `masked_input`, the same bytes however often."""
-        assert attempt.vector is not None
+        if attempt.vector is None:
+            raise ChaotianError("LOST", "the round is over at this member")
         return pack("masked", [raw(attempt.vector), attempt.signature])
 
     def _streams(self, attempt: _Attempt, packages: Mapping[str, m.Package]) -> list[tuple[bytes, int]]:
         """Return the keystreams that mask this member's vector: self, one a pair, and the own group stream."""
         terms, me = attempt.terms, attempt.index
+        assert attempt.mask_key is not None
         streams = [(m.self_stream(terms, attempt.self_seed, me), 1)]
         for index, name in enumerate(terms.members):
             if name == self.member:
@@ -358,13 +400,16 @@ class MemberJob:
             if len(vector_digest) != 32:
                 raise ChaotianError("MALFORMED", "a digest has 32 bytes", member=name)
             attempt.digests[name] = vector_digest
-            if name != self.member:  # the own digest is compared below
+            if name == self.member:
+                if (vector_digest, signature) != (attempt.input_digest, attempt.signature):
+                    raise ChaotianError("TRANSCRIPT", "the platform shows another masked input of this member")
+            else:
                 signed = m.masked_body(terms, attempt.adverts_hash, name, vector_digest)
                 self.view.members[name].verify(m.MASKED, signed, signature, member=name)
-        if attempt.digests[self.member] != attempt.input_digest:
-            raise ChaotianError("TRANSCRIPT", "the platform shows another masked input of this member than it sent")
-        attempt.statement = m.statement(terms, attempt.adverts_hash, attempt.digests, attempt.group_key)
-        return self._signer.sign(m.STATEMENT, attempt.statement)
+        confirmed = m.confirm(terms, attempt.group_key)
+        attempt.statement = m.statement(terms, attempt.adverts_hash, attempt.digests, confirmed)
+        attempt.statement_signature = self._signer.sign(m.STATEMENT, attempt.statement)
+        return pack("consistency", [confirmed, attempt.statement_signature])
 
     # --- 5 unmask ------------------------------------------------------------------------------------------
 
@@ -372,10 +417,13 @@ class MemberJob:
         """Open the shares of all self-mask seeds, once a round, after every member signed the same statement."""
         terms = attempt.terms
         for name, signature in m.request_map("unmask", terms, body).items():
-            if name != self.member:  # it signed this very statement itself
+            if name == self.member:
+                if signature != attempt.statement_signature:
+                    raise ChaotianError("TRANSCRIPT", "the platform shows another statement of this member")
+            else:
                 self.view.members[name].verify(m.STATEMENT, attempt.statement, signature, member=name)
         # From here on the round counts as released, whatever the platform makes of it.
-        self._markers.released(terms)
+        self._commit(self._markers.released, terms)
         shares = pack_map("shares", attempt.shares)
         return pack("unmask", [shares, self._signer.sign(m.UNMASK, m.unmask_body(terms, shares))])
 
@@ -389,16 +437,25 @@ class MemberJob:
         if terms.result_to != "platform":
             total = self._total(attempt, body)
             result_hash, totals = m.result_hash(terms, raw(total)), fixed_point.Totals(terms.layout, total)
-        try:
-            self.program.advance(totals)
-        except ChaotianError as error:
-            self.failure = error
+        elif any(len(part) for part in unpack_views("result", body, 3)):
+            raise ChaotianError("MALFORMED", "under result_to platform a result request is empty")
+        # The position moves before the program does: whatever it raises, no result is taken in twice.
+        self._own = None
         self._last_result = result_hash
         if self._last_roster is not None and self._last_roster != terms.members:
             self._roster_changes += 1
         self._last_roster = terms.members
         self.round += 1
-        return self._status().encode(terms, self.member, self._signer)
+        try:
+            self.program.advance(totals)
+            status = self._status()
+        except ChaotianError as error:
+            self.failure = error
+        except Exception as error:
+            self.failure = ChaotianError("INTERNAL", f"{type(error).__name__} in the job's next step")
+        if self.failure is not None:
+            status = m.Status(self._last_result, terms.state_hash, m.FAILED, code=self.failure.code)
+        return status.encode(terms, self.member, self._signer)
 
     def _total(self, attempt: _Attempt, body: Buffer) -> Vector:
         """Return the decrypted total of a result request."""
@@ -414,6 +471,8 @@ class MemberJob:
                 commitments={name: advert.seed_commitment for name, advert in attempt.adverts.items()},
             )
         else:
+            if inputs or seeds:
+                raise ChaotianError("MALFORMED", "an unverified result carries no transcript")
             total = as_vector(terms, reported).copy()
         if terms.group:
             streams = [(m.group_stream(terms, attempt.group_key, i), -1) for i in range(len(terms.roster))]
@@ -422,8 +481,6 @@ class MemberJob:
 
     def _status(self) -> m.Status:
         state = state_digest(self.program.state())
-        if self.failure is not None:
-            return m.Status(self._last_result, state, m.FAILED, code=self.failure.code)
         if self.program.done():
             return m.Status(self._last_result, state, m.DONE)
         layout = self.program.layout().encode()

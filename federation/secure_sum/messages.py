@@ -10,16 +10,18 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from federation.errors import ChaotianError
+from federation.errors import CATALOGUE, ChaotianError
 from federation.primitives.encoding import Buffer, digest, pack, unpack, unpack_map_views
 from federation.primitives.masks import derive
+from federation.primitives.sealing import check_exchange_key, check_public
 from federation.primitives.shamir import SHARE_BYTES
 from federation.primitives.signing import Signer, Verifier
-from federation.secure_sum.terms import Terms
+from federation.secure_sum.terms import Layout, Terms
 
 ADVERTISE, SHARE, MASKED = "chaotian/advertise/v1", "chaotian/share/v1", "chaotian/masked/v1"
 STATEMENT, UNMASK, STATUS = "chaotian/statement/v1", "chaotian/unmask/v1", "chaotian/status/v1"
 CONTINUE, DONE, FAILED = b"continue", b"done", b"failed"
+MAX_SEALED = 256 << 10  # bytes of one parcel: shares and seeds are 200, the rest is room for floors
 NOTHING = bytes(32)  # stands for "no earlier result" and for "no group key"
 
 
@@ -90,6 +92,12 @@ class Advert:
         advert = cls(parts[0], member, *parts[2:9])
         if parts[0] != terms.hash() or parts[1] != member.encode():
             raise ChaotianError("WRONG_TERMS", f"{member} advertised its keys for other terms", member=member)
+        try:
+            # Here and not at first use, so that a key nobody can use costs its owner the place and not the others.
+            check_public(advert.channel)
+            check_exchange_key(advert.mask)
+        except ChaotianError as error:
+            raise ChaotianError(error.code, f"{member} advertised a key that cannot be used", member=member) from None
         return advert
 
 
@@ -127,6 +135,8 @@ class Parcel:
         sealed, commitment, signature = unpack("parcel", data, 3)
         if len(commitment) != 32:
             raise ChaotianError("MALFORMED", "a commitment has 32 bytes")
+        if len(sealed) > MAX_SEALED:
+            raise ChaotianError("OVERSIZED", f"a parcel has {len(sealed)} bytes, at most {MAX_SEALED} are allowed")
         return cls(sealed, commitment, signature)
 
 
@@ -165,18 +175,22 @@ def masked_body(terms: Terms, adverts: bytes, member: str, vector_digest: bytes)
     return pack(MASKED, [terms.hash(), adverts, member.encode(), vector_digest])
 
 
-def statement(terms: Terms, adverts: bytes, digests: Mapping[str, bytes], group_key: bytes) -> bytes:
+def confirm(terms: Terms, group_key: bytes) -> bytes:
+    """Return what shows that two members hold the same gk, and shows nothing of it; `NOTHING` where there is none."""
+    return hashlib.sha256(b"confirm" + group_key).digest() if terms.group else NOTHING
+
+
+def statement(terms: Terms, adverts: bytes, digests: Mapping[str, bytes], confirmed: bytes) -> bytes:
     """Return the statement every roster member signs in `consistency`.
 
     Args:
         digests: SHA-256 of each member's masked input.
-        group_key: gk, or `NOTHING` under `platform`.
+        confirmed: what `confirm` gives.
     """
     fields: list[bytes] = []
     for name in sorted(digests):
         fields += (name.encode(), digests[name])
-    confirm = hashlib.sha256(b"confirm" + group_key).digest() if terms.group else NOTHING
-    return pack(STATEMENT, [terms.hash(), adverts, digest("chaotian/inputs/v1", fields), confirm])
+    return pack(STATEMENT, [terms.hash(), adverts, digest("chaotian/inputs/v1", fields), confirmed])
 
 
 def unmask_body(terms: Terms, shares: bytes) -> bytes:
@@ -223,9 +237,19 @@ class Status:
         if parts[4] not in (CONTINUE, DONE, FAILED):
             raise ChaotianError("MALFORMED", "a status is continue, done or failed", member=member)
         try:
-            return cls(parts[2], parts[3], parts[4], parts[5].decode(), parts[6], parts[7].decode())
-        except UnicodeDecodeError:
-            raise ChaotianError("MALFORMED", "a status holds text that is not UTF-8", member=member) from None
+            status = cls(parts[2], parts[3], parts[4], parts[5].decode(), parts[6], parts[7].decode())
+            if status.progress == CONTINUE:
+                Layout.decode(status.layout)
+            sound = {
+                CONTINUE: not status.code and 0 < len(status.operation) <= 128,
+                DONE: not (status.code or status.layout or status.operation),
+                FAILED: status.code in CATALOGUE and not (status.layout or status.operation),
+            }[status.progress]
+            if not sound:
+                raise ValueError
+        except (ValueError, ChaotianError):
+            raise ChaotianError("MALFORMED", f"the status of {member} does not have its form", member=member) from None
+        return status
 
 
 def pair_key(terms: Terms, low: int, high: int, agreed: bytes, seed_low: bytes, seed_high: bytes) -> bytes:
