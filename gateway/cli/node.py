@@ -63,7 +63,6 @@ def enrol(
     from gateway.identity.fingerprints import parse_fingerprint, show_fingerprint
     from gateway.identity.invitation import MAX_TEXT, Invitation
     from gateway.storage.files import read_limited
-    from gateway.transport.enrolment import enrol as enrol_at_platform
 
     if str(invitation) == "-":
         data = sys.stdin.buffer.read(4 * MAX_TEXT)
@@ -78,6 +77,8 @@ def enrol(
             hint="Do not use this invitation; tell the operator.",
         )
     path = resolve_home(home)
+    from gateway.transport.enrolment import enrol as enrol_at_platform  # gRPC: only once the text is found good
+
     enrol_at_platform(path, parsed)
     said = {"member": parsed.member, "space": parsed.space, "directory_key": show_fingerprint(key)}
     print_json(said) if as_json else print_fields(said)

@@ -193,8 +193,11 @@ def _unwrap(connection: Connection, source: KeySource) -> bytes:
     if row["kind"] != source.kind:
         raise ChaotianError("PASSPHRASE", f"this home was made with a {row['kind']}, a {source.kind} was given")
     try:
-        argon2 = Argon2(**json.loads(row["parameters"])).check()
-    except (ValueError, TypeError):
+        costs = json.loads(row["parameters"])
+        if set(costs) != {"passes", "memory_kib", "lanes"} or not all(type(cost) is int for cost in costs.values()):
+            raise ValueError
+        argon2 = Argon2(**costs).check()
+    except (ValueError, TypeError, AttributeError):
         raise ChaotianError("STORAGE", "the parameters of the passphrase are damaged") from None
     wrapper = SecretBox(_wrapping_key(source, row["salt"], argon2), SystemEntropy())
     try:
