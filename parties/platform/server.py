@@ -65,7 +65,8 @@ class PlatformServer:
         self._hub: Hub = runtime.hub
         self._enrolment = EnrolmentServer(self._enrol)
         self._relay = Relay(self._hub, MEMBER_ROLES)
-        self._health = health.aio.HealthServicer()
+        aio: Any = vars(health)["aio"]  # missing from the stubs
+        self._health = aio.HealthServicer()
         self._tls: tuple[bytes, bytes] = (b"", b"")
         self._tls_at = 0.0
         self._pushed: dict[str, int] = {}  # the directory version each member has confirmed
