@@ -52,6 +52,11 @@ class Category:
         return tuple(level for level in self.levels[1:] if level not in self.kept)
 
     @property
+    def against(self) -> tuple[str, ...]:
+        """All levels without a dummy: what a dummy's coefficient is held against."""
+        return tuple(level for level in self.levels if level not in self.kept)
+
+    @property
     def coefficients(self) -> tuple[str, ...]:
         """Names of the coefficients this column has: `column=level`."""
         return tuple(f"{self.name}={level}" for level in self.kept)

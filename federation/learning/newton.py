@@ -21,7 +21,7 @@ from federation.errors import ChaotianError
 from federation.learning.exact import GRID_BITS, nearest_float, real, real_arithmetic, to_grid
 
 GRID = 1 << GRID_BITS
-LARGEST_STEP = 16 * GRID  # a longer step is shortened to this: far from the optimum the quadratic model misleads
+LARGEST_STEP = 16 * GRID  # a step longer than this and than the largest coefficient is shortened, see `advance`
 SMALLEST_STEP = 1 << (GRID_BITS - 30)  # converged: no coefficient moves by more than 2^-30
 SMALL_STEP = 1 << (GRID_BITS - 16)
 SMALLEST_DECREMENT = Fraction(1, 1 << 44)  # converged as well: weighted squared change of all logits, see `advance`
@@ -218,8 +218,10 @@ class Newton:
                 self.base, self.step, self.converged = None, [], True
                 return
         self._check_rounds()
-        if largest > LARGEST_STEP:
-            step = [x * LARGEST_STEP // largest for x in step]
+        # Far from the optimum the quadratic model misleads: coefficients at most double, once they are above 16.
+        limit = max(LARGEST_STEP, *(abs(b) for b in self.beta))
+        if largest > limit:
+            step = [x * limit // largest for x in step]
         self.base, self.base_loss, self.step, self.halvings = list(self.beta), loss, step, 0
         self.beta = [b + s for b, s in zip(self.beta, step, strict=True)]
 

@@ -30,19 +30,20 @@ RAW = "raw_rows"
 _EXACT = 2**53
 
 
-def load_source(connection: Any, path: Path, schema: Schema, target: str) -> int:
+def load_source(connection: Any, path: Path, schema: Schema, target: str, *, order: str = "_id") -> int:
     """Read the file `path` into the new table `target` of a DuckDB connection; return its number of rows.
 
     The table has the columns `_id` (text), then `c0`, `c1`, … for the schema's in order (double, bigint or text), and
-    is sorted by `_id`. Names of the file are not used, as SQL takes `Amount` and `amount` for the same.
+    is sorted by `_id`, or with `order="place"` as the file is. The file's names are not used in SQL, which takes
+    `Amount` and `amount` for the same.
 
     Raises:
         ChaotianError: DATA_SOURCE, DATA_COLUMN, DATA_TYPE, DATA_MISSING or DATA_DUPLICATE.
     """
     try:
         if path.suffix.lower() == ".parquet":
-            return _load_parquet(connection, path, schema, target)
-        return _load_csv(connection, path, schema, target)
+            return _load_parquet(connection, path, schema, target, order)
+        return _load_csv(connection, path, schema, target, order)
     finally:
         connection.execute(f"DROP TABLE IF EXISTS {RAW}")
 
@@ -57,10 +58,21 @@ def text_literal(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
 
 
+def header_of(path: Path) -> list[str]:
+    """Return the column names of a file; DATA_SOURCE or DATA_COLUMN where it has none."""
+    if path.suffix.lower() != ".parquet":
+        with _as_utf8(path) as plain:
+            return _header(plain, path)
+    import duckdb
+
+    with duckdb.connect(":memory:") as connection:
+        return _parquet_header(connection, path)
+
+
 # --- CSV ------------------------------------------------------------------------------------------------------------
 
 
-def _load_csv(connection: Any, path: Path, schema: Schema, target: str) -> int:
+def _load_csv(connection: Any, path: Path, schema: Schema, target: str, order: str) -> int:
     import duckdb
 
     with _as_utf8(path) as plain:
@@ -77,7 +89,7 @@ def _load_csv(connection: Any, path: Path, schema: Schema, target: str) -> int:
         except duckdb.Error as error:
             raise _csv_error(str(error), path) from None
     sources = {name: f"c{i}" for i, name in enumerate(header)}
-    return _typed(connection, path, schema, target, sources)
+    return _typed(connection, path, schema, target, sources, order)
 
 
 def _csv_error(text: str, path: Path) -> ChaotianError:
@@ -199,16 +211,13 @@ def _check_header(header: Sequence[str], schema: Schema, path: Path) -> None:
 # --- Parquet --------------------------------------------------------------------------------------------------------
 
 
-def _load_parquet(connection: Any, path: Path, schema: Schema, target: str) -> int:
+def _load_parquet(connection: Any, path: Path, schema: Schema, target: str, order: str) -> int:
     import duckdb
 
-    if not path.is_file():
-        raise ChaotianError("DATA_SOURCE", f"{path} is not there, or not a file")
+    header = _parquet_header(connection, path)
+    _check_header(header, schema, path)
     source = f"read_parquet({text_literal(str(path))})"
     try:
-        described = connection.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()
-        header = [str(row[0]) for row in described]
-        _check_header(header, schema, path)
         sources = {name: f"c{i}" for i, name in enumerate(header)}
         picked = ", ".join(
             f"CAST({quoted(name)} AS VARCHAR) AS {sources[name]}"
@@ -217,13 +226,27 @@ def _load_parquet(connection: Any, path: Path, schema: Schema, target: str) -> i
         connection.execute(f"CREATE TEMP TABLE {RAW} AS SELECT row_number() OVER () AS place, {picked} FROM {source}")
     except duckdb.Error:
         raise ChaotianError("DATA_SOURCE", f"{path.name} is not a Parquet file that can be read") from None
-    return _typed(connection, path, schema, target, sources)
+    return _typed(connection, path, schema, target, sources, order)
+
+
+def _parquet_header(connection: Any, path: Path) -> list[str]:
+    import duckdb
+
+    if not path.is_file():
+        raise ChaotianError("DATA_SOURCE", f"{path} is not there, or not a file")
+    if any(letter in str(path) for letter in "*?["):
+        raise ChaotianError("DATA_SOURCE", f"{path} has one of * ? [ in its name", hint="Rename the file.")
+    try:
+        query = f"DESCRIBE SELECT * FROM read_parquet({text_literal(str(path))})"
+        return [str(row[0]) for row in connection.execute(query).fetchall()]
+    except duckdb.Error:
+        raise ChaotianError("DATA_SOURCE", f"{path.name} is not a Parquet file that can be read") from None
 
 
 # --- types ----------------------------------------------------------------------------------------------------------
 
 
-def _typed(connection: Any, path: Path, schema: Schema, target: str, sources: dict[str, str]) -> int:
+def _typed(connection: Any, path: Path, schema: Schema, target: str, sources: dict[str, str], order: str) -> int:
     identifier = sources[schema.id]
 
     def refuse(code: str, condition: str, name: str, what: str) -> None:
@@ -246,7 +269,7 @@ def _typed(connection: Any, path: Path, schema: Schema, target: str, sources: di
     picked = [f"{identifier} AS _id"]
     for index, column in enumerate(schema.columns):
         picked.append(f"{_checked(column, sources[column.name], schema, refuse)} AS c{index}")
-    connection.execute(f"CREATE TABLE {target} AS SELECT {', '.join(picked)} FROM {RAW} ORDER BY _id")
+    connection.execute(f"CREATE TABLE {target} AS SELECT {', '.join(picked)} FROM {RAW} ORDER BY {order}")
     return rows
 
 

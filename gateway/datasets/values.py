@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -74,18 +74,7 @@ class ValueStore:
         """Return `columns` of a snapshot, sorted by identifier: float64 (NaN: missing) or text (empty: missing)."""
         places = {name: schema.index(name) for name in dict.fromkeys(columns)}
         with self._open(write=False) as connection:
-            picked = ", ".join(["_id", *(f"c{place}" for place in places.values())])
-            data = connection.execute(f"SELECT {picked} FROM {_table(snapshot)} ORDER BY _id").fetchnumpy()
-        ids = [str(value) for value in data["_id"].tolist()]
-        out: dict[str, Any] = {}
-        for name, place in places.items():
-            column = data[f"c{place}"]
-            if schema.columns[place].type == "category":
-                filled = np.ma.filled(column.astype(object), "") if np.ma.isMaskedArray(column) else column
-                out[name] = np.array(["" if value is None else str(value) for value in filled.tolist()], dtype=object)
-            else:
-                out[name] = np.ma.filled(np.ma.asarray(column, dtype=np.float64), np.nan)
-        return Frame(ids, out)
+            return _frame(connection, _table(snapshot), schema, places, " ORDER BY _id")
 
     def summary(self, snapshot: str, schema: Schema) -> list[dict[str, Any]]:
         """Return per column the number of missing and of different values: for the owner's eyes only."""
@@ -124,6 +113,33 @@ class ValueStore:
                 yield connection
         finally:
             connection.close()
+
+
+def read_frame(source: Path, schema: Schema) -> Frame:
+    """Return the rows of a file in its own order, checked against `schema`, without keeping them.
+
+    Raises:
+        ChaotianError: DATA_*.
+    """
+    with _errors(), _connect(":memory:", read_only=False) as connection:
+        load_source(connection, source, schema, "incoming", order="place")
+        places = {column.name: place for place, column in enumerate(schema.columns)}
+        return _frame(connection, "incoming", schema, places, "")
+
+
+def _frame(connection: Any, table: str, schema: Schema, places: Mapping[str, int], order: str) -> Frame:
+    picked = ", ".join(["_id", *(f"c{place}" for place in places.values())])
+    data = connection.execute(f"SELECT {picked} FROM {table}{order}").fetchnumpy()
+    ids = [str(value) for value in data["_id"].tolist()]
+    out: dict[str, Any] = {}
+    for name, place in places.items():
+        column = data[f"c{place}"]
+        if schema.columns[place].type == "category":
+            values = np.ma.filled(column.astype(object), "") if np.ma.isMaskedArray(column) else column
+            out[name] = np.array(["" if value is None else str(value) for value in values.tolist()], dtype=object)
+        else:
+            out[name] = np.ma.filled(np.ma.asarray(column, dtype=np.float64), np.nan)
+    return Frame(ids, out)
 
 
 # A data file must not reach out: no extension is fetched or loaded, whatever a query names.
