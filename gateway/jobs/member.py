@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Callable, Mapping
@@ -296,7 +297,7 @@ class RunningJob:
 
         def request(connection: Connection, terms: Terms) -> UseRequest:
             query = select(job_releases.c.members).where(job_releases.c.job == terms.job).distinct()
-            rosters = len(connection.execute(query).all())
+            rosters = set(connection.execute(query).scalars()) | {json.dumps(list(terms.members))}
             return use_request(
                 document,
                 dataset,
@@ -306,7 +307,7 @@ class RunningJob:
                 columns=program.columns,
                 round_=terms.round,
                 members=terms.members,
-                roster_changes=max(0, rosters - 1),
+                roster_changes=len(rosters) - 1,
             )
 
         return request

@@ -1,0 +1,48 @@
+"""The methods `job.*` of the platform's local API, for its operator."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from federation.errors import ChaotianError
+from gateway.jobs.local_api import Params, Registrar, text
+from parties.platform.coordinator import Coordinator
+
+
+def register_platform(local: Registrar, coordinator: Coordinator) -> None:
+    """Register what the operator may ask."""
+
+    async def propose(params: Params) -> Params:
+        return await coordinator.propose(text(params, "toml"))
+
+    def list_(_: Params) -> Params:
+        return {"jobs": [row.summary() for row in coordinator.store.all()]}
+
+    def show(params: Params) -> Params:
+        return coordinator.show(text(params, "id"))
+
+    async def start(params: Params) -> Params:
+        return await coordinator.start_job(text(params, "id"))
+
+    async def cancel(params: Params) -> Params:
+        return await coordinator.cancel(text(params, "id"))
+
+    async def progress(params: Params) -> Params:
+        return await coordinator.progress(text(params, "id"))
+
+    def members_only(_: Params) -> Params:
+        raise ChaotianError(
+            "NOT_PERMITTED", "that is a member's decision or knowledge", hint="Ask it of the member's own node."
+        )
+
+    async def watch(params: Params) -> AsyncIterator[Params]:
+        async for seen in coordinator.watch(text(params, "id")):
+            yield seen
+
+    for name, handler in (
+        ("propose", propose), ("list", list_), ("show", show), ("start", start), ("resume", start),
+        ("cancel", cancel), ("progress", progress), ("accept", members_only), ("consent", members_only),
+        ("result", members_only),
+    ):  # fmt: skip
+        local.register(f"job.{name}", handler)
+    local.register_watch("job.watch", watch)
