@@ -1,0 +1,145 @@
+"""Every clause denies on its own, with its code; everything else is denied by default."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from federation.errors import CATALOGUE, ChaotianError
+from gateway.grants.catalogue import DUTIES, LEGAL_BASES, PURPOSES, Label
+from gateway.grants.decision import Usage, combine, decide, no_grant
+from tests.unit.grant_samples import DAY, DOCUMENT, NOW, grant, request
+
+CASES: list[tuple[dict[str, Any], dict[str, Any], dict[str, Any], str, str]] = [
+    # grant, request, usage, clause, code
+    ({}, {"space": "other"}, {}, "space", "GRANT_DENIED"),
+    ({}, {"owner": "bank-c"}, {}, "owner", "GRANT_DENIED"),
+    ({}, {"requester": "bank-c"}, {}, "grantee", "GRANT_DENIED"),
+    ({}, {"requester_key": "ab" * 32}, {}, "grantee_keys", "GRANT_DENIED"),
+    ({}, {"requester_key": ""}, {}, "grantee_keys", "GRANT_DENIED"),
+    ({}, {"requester_role": "government"}, {}, "roles", "GRANT_DENIED"),
+    ({}, {"dataset": "cards"}, {}, "dataset.id", "GRANT_DENIED"),
+    ({}, {"schema": "ab" * 32}, {}, "dataset.schema", "GRANT_DENIED"),
+    ({}, {"grade": 4}, {}, "dataset.grade", "GRANT_DENIED"),
+    ({}, {"grade": 0}, {}, "dataset.grade", "GRANT_DENIED"),
+    ({}, {"as_of": NOW - 90 * DAY - 1}, {}, "dataset.as_of_max_age", "GRANT_DENIED"),
+    ({}, {"as_of": NOW + 2 * DAY}, {}, "dataset.as_of_max_age", "GRANT_DENIED"),
+    ({}, {"as_of": None}, {}, "dataset.as_of_max_age", "GRANT_DENIED"),
+    ({}, {"columns": ("amount", "name")}, {}, "columns", "GRANT_DENIED"),
+    ({}, {"columns": ("amount", "unheard")}, {}, "columns", "GRANT_DENIED"),
+    ({}, {"columns": ("Amount",)}, {}, "columns", "GRANT_DENIED"),
+    ({}, {"columns": ()}, {}, "columns", "GRANT_DENIED"),
+    ({}, {"disclosure": "exact"}, {}, "columns", "GRANT_DENIED"),
+    ({}, {"disclosure": "never", "columns": ("name",)}, {}, "columns", "GRANT_DENIED"),
+    ({}, {"purpose": "statistics"}, {}, "purposes", "GRANT_DENIED"),
+    ({}, {"operation": "boosting.split"}, {}, "ops.op", "GRANT_DENIED"),
+    ({}, {"operation": "scorecards.newton"}, {}, "ops.op", "GRANT_DENIED"),
+    ({}, {"operation": "scorecard"}, {}, "ops.op", "GRANT_DENIED"),
+    ({}, {"operation": "scorecard."}, {}, "ops.op", "GRANT_DENIED"),
+    ({}, {"out": "rows"}, {}, "ops.out", "GRANT_DENIED"),
+    ({}, {"result_to": "platform"}, {}, "ops.result_to", "GRANT_DENIED"),
+    ({}, {"result_to": "both"}, {}, "ops.result_to", "GRANT_DENIED"),
+    ({}, {"members": ("bank-a", "bank-b")}, {}, "ops.min_members", "MIN_MEMBERS"),
+    ({}, {"members": ("bank-a", "bank-b", "bank-b")}, {}, "ops.min_members", "MIN_MEMBERS"),
+    ({}, {"members": ("bank-b", "bank-c", "bank-d")}, {}, "ops.min_members", "MIN_MEMBERS"),
+    ({}, {"min_members": 2}, {}, "ops.min_members", "MIN_MEMBERS"),
+    ({"ops__min_members": 4}, {}, {}, "ops.min_members", "MIN_MEMBERS"),
+    ({}, {"min_rows": 29}, {}, "ops.min_rows", "MIN_ROWS"),
+    ({}, {"round": 41}, {}, "ops.max_rounds", "GRANT_DENIED"),
+    ({}, {"round": 0}, {}, "ops.max_rounds", "GRANT_DENIED"),
+    ({}, {"roster_changes": 2}, {}, "ops.max_roster_changes", "ROSTER_CHANGES"),
+    ({}, {}, {"calls": 5}, "quota.calls", "QUOTA"),
+    ({}, {}, {"state": "revoked"}, "revocation", "GRANT_REVOKED"),
+    ({}, {}, {"state": "proposed"}, "signatures", "NO_GRANT"),
+]
+
+
+def test_the_sample_is_permitted() -> None:
+    decision = decide(grant(), request(), now=NOW, usage=Usage())
+    assert decision.permitted, decision.denials
+    decision.check()
+
+
+@pytest.mark.parametrize(
+    ("changes", "asked", "used", "clause", "code"),
+    CASES,
+    ids=lambda v: str(v)[:40] if isinstance(v, (str, dict)) else "",
+)
+def test_each_clause_denies_alone(
+    changes: dict[str, Any], asked: dict[str, Any], used: dict[str, Any], clause: str, code: str
+) -> None:
+    decision = decide(grant(**changes), request(**asked), now=NOW, usage=Usage(**used))
+    assert not decision.permitted
+    assert [found.key for found in decision.denials] == [clause]
+    denial = decision.denials[0]
+    assert (denial.code, denial.label) == (code, Label.ENFORCED)
+    assert denial.reason.startswith(clause.split(".")[0]) and denial.remedy
+    assert code in CATALOGUE
+    with pytest.raises(ChaotianError) as caught:
+        decision.check()
+    assert caught.value.code == code and caught.value.exit_status == 3
+
+
+def test_the_validity_holds_at_its_boundaries() -> None:
+    begin, end = DOCUMENT["nbf"], DOCUMENT["exp"]
+
+    def verdict(now: float) -> list[str]:
+        decision = decide(grant(dataset__as_of_max_age=10**8), request(), now=now, usage=Usage())
+        return [clause.key for clause in decision.denials]
+
+    assert verdict(begin) == [] and verdict(end - 0.001) == []
+    assert verdict(begin - 0.001) == ["nbf"] and verdict(end) == ["exp"]
+
+
+def test_quota_at_its_boundary_and_a_repeated_round() -> None:
+    assert decide(grant(), request(), now=NOW, usage=Usage(calls=4)).permitted
+    assert not decide(grant(), request(), now=NOW, usage=Usage(calls=5)).permitted
+    assert decide(grant(), request(), now=NOW, usage=Usage(calls=5, charged=True)).permitted
+    left = [c.left for c in decide(grant(), request(), now=NOW, usage=Usage(calls=3)).clauses if c.key == "quota.calls"]
+    assert left == ["2"]
+
+
+def test_result_to_both_permits_each() -> None:
+    for chosen in ("members", "platform", "both"):
+        assert decide(grant(ops__result_to="both"), request(result_to=chosen), now=NOW, usage=Usage()).permitted
+    assert not decide(grant(ops__result_to="platform"), request(), now=NOW, usage=Usage()).permitted
+
+
+def test_promises_are_never_shown_as_enforced() -> None:
+    decision = decide(grant(duties=sorted(DUTIES)), request(), now=NOW, usage=Usage())
+    labels = {clause.key: clause.label for clause in decision.clauses}
+    assert labels["legal_basis"] is labels["purposes.text"] is labels["duties.no-reidentification"] is Label.CONTRACTUAL
+    assert labels["duties.log-every-use"] is Label.DETECTABLE
+    assert labels["columns"] is labels["quota.calls"] is Label.ENFORCED
+    for meaning in (*PURPOSES.values(), *DUTIES.values(), *LEGAL_BASES.values()):
+        assert meaning.label is not Label.ENFORCED and meaning.text
+
+
+def test_several_grants_hold_together_or_not_at_all() -> None:
+    good = decide(grant(), request(), now=NOW, usage=Usage())
+    bad = decide(grant(ops__min_rows=50), request(), now=NOW, usage=Usage())
+    assert combine([good, good]).permitted
+    assert not combine([good, bad]).permitted and not combine([bad, good]).permitted
+    assert not combine([]).permitted
+    assert not no_grant(request()).permitted and not combine([good, no_grant(request())]).permitted
+
+
+def test_a_decision_names_all_denials_and_is_plain_data() -> None:
+    decision = decide(grant(), request(min_rows=1, purpose="statistics"), now=NOW, usage=Usage())
+    with pytest.raises(ChaotianError, match=r"purposes.*ops\.min_rows"):
+        decision.check()
+    document = decision.document()
+    assert document["permitted"] is False and {type(v) for c in document["clauses"] for v in c.values()} == {str, bool}
+
+
+def test_a_decision_takes_less_than_200_microseconds() -> None:
+    found, asked, usage = grant(), request(), Usage()
+    best = 1.0
+    for _ in range(5):
+        began = time.perf_counter()
+        for _ in range(200):
+            decide(found, asked, now=NOW, usage=usage)
+        best = min(best, (time.perf_counter() - began) / 200)
+    assert best < 200e-6, best
