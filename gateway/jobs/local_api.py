@@ -39,11 +39,14 @@ def register_node(local: Registrar, jobs: NodeJobs) -> None:
     async def propose(params: Params) -> Params:
         return await jobs.propose(text(params, "toml"))
 
-    def list_(_: Params) -> Params:
-        return {"jobs": [row.summary() for row in jobs.store.all()]}
+    async def list_(_: Params) -> Params:
+        current = await jobs.fetch()
+        rows = await asyncio.to_thread(jobs.store.all)
+        return {"jobs": [row.summary() for row in rows], "current": current}
 
-    def show(params: Params) -> Params:
-        return jobs.show(text(params, "id"))
+    async def show(params: Params) -> Params:
+        await jobs.fetch()
+        return await asyncio.to_thread(jobs.show, text(params, "id"))
 
     async def accept(params: Params) -> Params:
         consent = params.get("exposure_consent", False)

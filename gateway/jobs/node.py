@@ -420,6 +420,14 @@ class NodeJobs:
             if self.store.add(connection, paper):
                 self._append(connection, EventType.JOB_PROPOSED, document, {"proposer": self.member})
 
+    async def fetch(self) -> bool:
+        """Ask the platform for the papers of all jobs that concern this member; return whether it answered."""
+        try:
+            await self._link.request("job.fetch", b"", deadline=5.0)
+        except ChaotianError:
+            return False
+        return True
+
     def show(self, prefix: str) -> dict[str, Any]:
         """Return a job with what would leave this node, and what still stands in its way."""
         row = self.store.find(prefix)

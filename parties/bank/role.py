@@ -1,7 +1,10 @@
-"""The role `bank`. Found by its entry point."""
+"""The role `bank`: takes part in federated jobs over its own rows. Found by its entry point."""
 
 from __future__ import annotations
 
+import asyncio
+
+from gateway.jobs.wiring import setup_jobs
 from gateway.runtime.context import Runtime
 
 
@@ -11,7 +14,8 @@ class BankRole:
     name = "bank"
 
     async def setup(self, runtime: Runtime) -> None:
-        """Register what a bank offers besides what every node does (`gateway.runtime.upkeep`)."""
+        """Register grants, log and jobs."""
+        await asyncio.to_thread(setup_jobs, runtime)
 
 
 ROLE = BankRole()

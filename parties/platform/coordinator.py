@@ -113,6 +113,7 @@ class Coordinator:
             ("job.start", self.on_start),
             ("job.resume", self.on_start),
             ("job.progress", self.on_progress),
+            ("job.fetch", self.on_fetch),
         ):
             self._hub.on(kind, self._roles, handler)
         self._hub.on_change(self._on_change)
@@ -164,6 +165,11 @@ class Coordinator:
         self._event("connections").set()
         if connected:
             self._spawn(self._catch_up(member))
+
+    async def on_fetch(self, caller: Caller, payload: bytes) -> bytes:
+        """Hand a member the papers of its jobs once more; e.g. after its directory came to know their proposer."""
+        await self._catch_up(caller.member)
+        return b""
 
     async def _catch_up(self, member: str) -> None:
         """Hand a member that comes back the papers of every open job that concerns it, and of those just ended."""
@@ -297,7 +303,7 @@ class Coordinator:
         try:
             reply = await self._hub.request(member, "job.bundle", payload, deadline=PUSH_SECONDS)
             missing = parse_canonical_json(reply, limit=64 << 10)
-            caller = Caller(member, "", self._space, 0)
+            caller = Caller(member, "", self._space, "")
             for kind, handler in (("acceptance", self.on_accept), ("consent", self.on_consent)):
                 if missing.get(kind):
                     await handler(caller, bytes.fromhex(missing[kind]))

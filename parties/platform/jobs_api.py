@@ -6,7 +6,28 @@ from collections.abc import AsyncIterator
 
 from federation.errors import ChaotianError
 from gateway.jobs.local_api import Params, Registrar, text
+from gateway.runtime.context import Runtime
 from parties.platform.coordinator import Coordinator
+from parties.platform.registry import Registry
+
+
+def setup_coordinator(runtime: Runtime, registry: Registry) -> Coordinator:
+    """Give the platform its jobs; return them."""
+    if runtime.hub is None or runtime.identity is None:
+        raise ChaotianError("INTERNAL", "jobs are coordinated at the platform")
+    coordinator = Coordinator(
+        space=runtime.space,
+        signer=runtime.identity.signer,
+        verifiers=registry.verifiers,
+        database=runtime.database,
+        hub=runtime.hub,
+        clock=runtime.clock,
+        logger=runtime.log,
+    )
+    coordinator.register()
+    register_platform(runtime.local, coordinator)
+    runtime.add_service(coordinator)
+    return coordinator
 
 
 def register_platform(local: Registrar, coordinator: Coordinator) -> None:

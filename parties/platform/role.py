@@ -7,6 +7,7 @@ from typing import Any
 
 from gateway.identity.platform import PlatformKeys
 from gateway.runtime.context import Runtime
+from parties.platform.jobs_api import setup_coordinator
 from parties.platform.registry import Registry
 from parties.platform.server import PlatformServer
 
@@ -45,6 +46,7 @@ class PlatformRole:
             }
 
         runtime.local.register("platform.connections", connections)
+        setup_coordinator(runtime, registry)
         runtime.add_service(PlatformServer(runtime, registry))
 
 
