@@ -31,6 +31,9 @@ GROUPS = {
 }
 
 
+INTERRUPTED = 130  # what Typer makes of Ctrl-C
+
+
 def _module(name: str) -> str:
     return f"gateway.cli.{name}"
 
@@ -100,6 +103,8 @@ def run(arguments: list[str]) -> int:
     try:
         result: Any = typer.main.get_command(app).main(arguments, prog_name="chaotian", standalone_mode=False)
         sys.stdout.flush()
+        if result == INTERRUPTED:
+            raise KeyboardInterrupt
         return result if isinstance(result, int) else 0
     except ChaotianError as error:
         return report(error, debug)
