@@ -13,9 +13,10 @@ import typer
 
 from federation.errors import ChaotianError
 from federation.primitives.signing import Verifier
-from gateway.cli.grant import HomeOption, JsonOption, call, print_json, read_text, write_new
+from gateway.cli.common import HomeOption, JsonOption, make_app, print_json, print_table, show_time
+from gateway.cli.grant import call, read_text, write_new
 
-app = typer.Typer(no_args_is_help=True, help="The audit log: show one's own, check a copy of anybody's.")
+app = make_app("The audit log: show one's own, check a copy of anybody's.")
 
 
 def read_key(text: str) -> Any:
@@ -103,22 +104,16 @@ def show(
     if as_json:
         print_json(found)
         return
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    from gateway.grants.present import moment
-
-    table = Table("leaf", "time", "type", "parties", "grant", "details")
+    rows = []
     for event in found["events"]:
         details = ", ".join(
             f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in event["payload"].items()
         )
-        table.add_row(
-            str(event["index"]), moment(event["time"]), event["type"], escape(", ".join(event["parties"])),
-            event["grant"][:12], escape(details[:300]),
-        )  # fmt: skip
-    Console().print(table)
+        parties = ", ".join(event["parties"])
+        rows.append(
+            (event["index"], show_time(event["time"]), event["type"], parties, event["grant"][:12], details[:300])
+        )
+    print_table(("leaf", "time", "type", "parties", "grant", "details"), rows)
 
 
 @app.command()

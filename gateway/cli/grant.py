@@ -10,13 +10,20 @@ from typing import Annotated, Any
 import typer
 
 from federation.errors import ChaotianError
+from gateway.cli.common import (
+    HomeOption,
+    JsonOption,
+    clean,
+    local_client,
+    make_app,
+    print_fields,
+    print_json,
+    print_table,
+    show_time,
+)
 
-app = typer.Typer(no_args_is_help=True, help="Usage contracts: what may be computed on whose data.")
+app = make_app("Usage contracts: what may be computed on whose data.")
 
-HomeOption = Annotated[
-    Path | None, typer.Option("--home", envvar="CHAOTIAN_HOME", help="The node's home folder.", show_default=False)
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 OutOption = Annotated[
     Path | None,
     typer.Option("--out", help="Write the signed grant to this file too, to be handed over by other means."),
@@ -29,16 +36,7 @@ STATES = ("proposed", "active", "revoked")
 
 def call(home: Path | None, method: str, params: dict[str, Any]) -> dict[str, Any]:
     """Ask the node of `home`."""
-    from gateway.transport.local import LocalClient  # grpc is slow to import
-
-    if home is None:
-        raise ChaotianError("USAGE", "no home folder is named", hint="Give --home DIR, or set CHAOTIAN_HOME.")
-    return LocalClient(home).call(method, params)
-
-
-def print_json(value: Any) -> None:
-    """Print a value as indented JSON."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True))
+    return local_client(home).call(method, params)
 
 
 def read_text(path: Path) -> str:
@@ -122,24 +120,16 @@ def list_(
     if as_json:
         print_json(found)
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    from gateway.grants.present import moment
-
     if not found["grants"]:
         typer.echo("No grants.")
         return
-    table = Table("id", "state", "owner → grantee", "dataset", "purposes", "until", "rounds used")
+    rows = []
     for row in found["grants"]:
-        late = row["exp"] <= found["now"] and row["state"] == "active"
-        state = "expired" if late else row["state"]
+        state = "expired" if row["exp"] <= found["now"] and row["state"] == "active" else row["state"]
         state += " (not delivered)" if row["undelivered"] else ""
-        table.add_row(
-            row["id"][:12], state, f"{row['owner']} → {row['grantee']}", row["dataset"], ", ".join(row["purposes"]),
-            moment(row["exp"]), str(row["charges"]),
-        )  # fmt: skip
-    Console().print(table)
+        purposes, parties = ", ".join(row["purposes"]), f"{row['owner']} → {row['grantee']}"
+        rows.append((row["id"][:12], state, parties, row["dataset"], purposes, show_time(row["exp"]), row["charges"]))
+    print_table(("id", "state", "owner → grantee", "dataset", "purposes", "until", "rounds used"), rows)
 
 
 @app.command()
@@ -173,28 +163,17 @@ def explain(
     if decision is None:
         _print_terms(found)
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("clause", "verdict", "the grant says", "the request", "left", "kept")
+    rows = []
     for clause in decision["clauses"]:
         promised = clause["label"] == "Contractual"
         verdict = "promised" if promised else "permit" if clause["permitted"] else f"DENY {clause['code']}"
-        table.add_row(_safe(clause["key"]), verdict, _safe(clause["rule"]), _safe(clause["came"]), clause["left"],
-                      clause["label"])  # fmt: skip
-    console = Console()
-    console.print(table)
+        rows.append((clause["key"], verdict, clause["rule"], clause["came"], clause["left"], clause["label"]))
+    print_table(("clause", "verdict", "the grant says", "the request", "left", "kept"), rows)
     if decision["permitted"]:
-        console.print("Permitted.")
+        typer.echo("Permitted.")
     for clause in decision["clauses"]:
         if not clause["permitted"]:
-            console.print(f"Denied by {_safe(clause['key'])} ({clause['reason']}): {_safe(clause['remedy'])}")
-
-
-def _safe(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
+            typer.echo(f"Denied by {clean(clause['key'])} ({clause['reason']}): {clean(clause['remedy'])}")
 
 
 def _finish(found: dict[str, Any], out: Path | None, as_json: bool) -> None:
@@ -212,17 +191,8 @@ def _finish(found: dict[str, Any], out: Path | None, as_json: bool) -> None:
 
 
 def _print_terms(found: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console()
-    console.print(f"grant [bold]{found['id']}[/bold]  {found['state']}", highlight=False)
-    for question, answer in found["summary"].items():
-        console.print(f"  {question}: {_safe(answer)}", highlight=False)
-    table = Table("clause", "rule", "kept")
-    for row in found["terms"]:
-        table.add_row(_safe(row["key"]), _safe(row["rule"]), row["label"])
-    console.print(table)
+    print_fields({"grant": found["id"], "state": found["state"], **found["summary"]})
+    print_table(("clause", "rule", "kept"), [(row["key"], row["rule"], row["label"]) for row in found["terms"]])
     usage = found["usage"]
-    console.print(f"rounds used in the period: {usage['calls']}, left: {usage['left']}", highlight=False)
-    console.print("Enforced: the owner's node refuses. Detectable: a breach leaves a trace. Contractual: a promise.")
+    typer.echo(f"Rounds used in the period: {usage['calls']}, left: {usage['left']}.")
+    typer.echo("Enforced: the owner's node refuses. Detectable: a breach leaves a trace. Contractual: a promise.")

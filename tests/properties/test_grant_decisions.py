@@ -15,30 +15,51 @@ from tests.unit.grant_samples import DAY, NOW, document, request
 
 NAMES = ("amount", "default", "name", "行业")
 
-requests = st.builds(
-    request,
-    requester=st.sampled_from(["bank-b", "bank-b", "bank-c"]),
-    requester_role=st.sampled_from(["bank", "bank", "platform"]),
-    grade=st.integers(1, 4),
-    as_of=st.one_of(st.none(), st.floats(NOW - 100 * DAY, NOW + 2 * DAY)),
-    columns=st.lists(st.sampled_from(NAMES), max_size=3).map(tuple),
-    purpose=st.sampled_from(["credit-risk-model", "credit-risk-model", "statistics"]),
-    operation=st.sampled_from(["scorecard.newton", "scorecard.ranges", "boosting.split"]),
-    round=st.integers(0, 45),
-    result_to=st.sampled_from(["members", "members", "platform", "both"]),
-    min_members=st.integers(2, 5),
-    min_rows=st.integers(1, 60),
-    members=st.sampled_from([("bank-a", "bank-b"), ("bank-a", "bank-b", "bank-c"), ("bank-a", "b", "c", "d", "e")]),
-    roster_changes=st.integers(0, 3),
+requests = st.fixed_dictionaries(
+    {},
+    optional={
+        "requester": st.sampled_from(["bank-b", "bank-c"]),
+        "requester_role": st.sampled_from(["bank", "platform"]),
+        "grade": st.integers(1, 4),
+        "as_of": st.one_of(st.none(), st.floats(NOW - 100 * DAY, NOW + 2 * DAY)),
+        "columns": st.lists(st.sampled_from(NAMES), max_size=3).map(tuple),
+        "purpose": st.sampled_from(["credit-risk-model", "statistics"]),
+        "operation": st.sampled_from(["scorecard.newton", "scorecard.ranges", "boosting.split"]),
+        "round": st.integers(0, 45),
+        "result_to": st.sampled_from(["members", "platform", "both"]),
+        "min_members": st.integers(2, 5),
+        "min_rows": st.integers(1, 60),
+        "members": st.sampled_from(
+            [("bank-a", "bank-b"), ("bank-a", "bank-b", "bank-c"), ("bank-a", "b", "c", "d", "e")]
+        ),
+        "roster_changes": st.integers(0, 3),
+    },
+).map(lambda changes: request(**changes))
+usages = st.one_of(
+    st.just(Usage()),
+    st.builds(
+        Usage, state=st.sampled_from(["active", "revoked", "proposed"]), calls=st.integers(0, 7), charged=st.booleans()
+    ),
 )
-usages = st.builds(
-    Usage,
-    state=st.sampled_from(["active", "active", "revoked", "proposed"]),
-    calls=st.integers(0, 7),
-    charged=st.booleans(),
-)
+# Permissive values, some of which an example replaces.
+BASE: dict[str, Any] = {
+    "dataset__grade": 3,
+    "dataset__as_of_max_age": 100 * DAY,
+    "columns": {"amount": "aggregate", "default": "aggregate", "行业": "aggregate"},
+    "purposes": ["credit-risk-model", "statistics"],
+    "ops__min_members": 3,
+    "ops__min_rows": 30,
+    "ops__max_rounds": 40,
+    "ops__max_roster_changes": 1,
+    "ops__result_to": "both",
+    "quota__calls": 5,
+    "nbf": int(NOW) - 5 * DAY,
+    "exp": int(NOW) + 5 * DAY,
+    "duties": [],
+}
 grants = st.fixed_dictionaries(
-    {
+    {},
+    optional={
         "dataset__grade": st.integers(1, 5),
         "dataset__as_of_max_age": st.integers(1, 120 * DAY),
         "columns": st.dictionaries(st.sampled_from(NAMES), st.sampled_from(["never", "aggregate"]), min_size=1),
@@ -52,9 +73,9 @@ grants = st.fixed_dictionaries(
         "nbf": st.integers(int(NOW) - 2 * DAY, int(NOW) + DAY),
         "exp": st.integers(int(NOW) - DAY, int(NOW) + 2 * DAY),
         "duties": st.sets(st.sampled_from(sorted(DUTIES))).map(sorted),
-    }
-)
-times = st.floats(NOW - 3 * DAY, NOW + 3 * DAY)
+    },
+).map(lambda changes: {**BASE, **changes})
+times = st.one_of(st.just(NOW), st.floats(NOW - 3 * DAY, NOW + 3 * DAY))
 
 
 def tighter(changes: dict[str, Any], data: Any) -> dict[str, Any]:
@@ -86,6 +107,21 @@ def made(changes: dict[str, Any]) -> Grant | None:
     except ChaotianError as error:
         assert error.code == "BAD_DOCUMENT" and error.detail.startswith("exp")  # it ends before it begins
         return None
+
+
+def test_the_examples_reach_both_verdicts() -> None:
+    """Guards the strategies: a property over denials alone would prove nothing."""
+    seen = {True: 0, False: 0}
+
+    @settings(max_examples=200, deadline=None, database=None, derandomize=True)
+    @given(grants, requests, usages)
+    def look(changes: dict[str, Any], asked: UseRequest, usage: Usage) -> None:
+        found = made(changes)
+        if found is not None:
+            seen[decide(found, asked, now=NOW, usage=usage).permitted] += 1
+
+    look()
+    assert min(seen.values()) >= 10, seen
 
 
 @settings(max_examples=400, deadline=None)
