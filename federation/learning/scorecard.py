@@ -48,13 +48,24 @@ class Scorecard:
         frame: this member's rows; `spec.columns` are read, and every one must be complete and finite.
         members: largest roster the totals must hold.
         test: rows to compare models on, where the job names a test dataset; else the held-out rows serve.
+        strict: False in the lab only, where all rows are one's own: floors that are missed become `warnings`.
 
     Raises:
         ChaotianError: where the own data do not fit the job (DATA_*, NOT_FINITE, OVERFLOW), naming the column.
     """
 
-    def __init__(self, spec: ScorecardSpec, frame: Frame, *, members: int = 32, test: Frame | None = None) -> None:
+    def __init__(
+        self,
+        spec: ScorecardSpec,
+        frame: Frame,
+        *,
+        members: int = 32,
+        test: Frame | None = None,
+        strict: bool = True,
+    ) -> None:
         self.spec = spec
+        self.warnings: list[ChaotianError] = []
+        self._strict = strict
         self._test = test
         self._members = members
         self._spec_hash = hashlib.sha256(canonical_json([spec.document(), spec.min_rows])).hexdigest()
@@ -318,12 +329,14 @@ class Scorecard:
         if not 0 <= bads <= rows:
             raise ChaotianError("MALFORMED", "the pooled counts contradict each other")
         floor = self.spec.min_rows
+        if rows == 0:
+            raise ChaotianError("MIN_ROWS", "there are no training rows")
         if rows < max(MIN_TRAINING_ROWS, floor):
-            raise ChaotianError("MIN_ROWS", f"{rows} training rows in all, at least {MIN_TRAINING_ROWS} are needed")
+            self._refuse("MIN_ROWS", f"{rows} training rows in all, at least {MIN_TRAINING_ROWS} are needed")
         if bads in (0, rows):
             raise ChaotianError("ONE_CLASS")
         if min(bads, rows - bads) < floor:
-            raise ChaotianError("MIN_ROWS", f"one outcome has fewer than {floor} training rows in all")
+            self._refuse("MIN_ROWS", f"one outcome has fewer than {floor} training rows in all")
         kept: dict[str, tuple[str, ...]] = {}
         at = 0
         for feature in self._categories:
@@ -339,21 +352,27 @@ class Scorecard:
             if totals["varied"][index] == 0:
                 raise ChaotianError("CONSTANT_FEATURE", f"{feature.name} has one value only at every member")
             if totals["many"][index] == 0:
-                raise ChaotianError("FEW_VALUES", f"{feature.name} has at most {FEW} different values at every member")
+                self._refuse("FEW_VALUES", f"{feature.name} has at most {FEW} different values at every member")
             means[feature.name] = nearest_float(
                 Fraction(totals["sums"][index], rows << (SUM_SHIFT + MOMENT_BITS)),
             )
         self._rows, self._bads, self._means, self._kept = rows, bads, means, kept
-        if rows < self._rows_needed():
-            raise ChaotianError(
+        if MIN_TRAINING_ROWS <= rows < self._rows_needed():
+            self._refuse(
                 "MIN_ROWS",
                 f"{rows} training rows in all, {self._rows_needed()} are needed for {self._count()} coefficients",
-                hint="Bring more rows, or propose a job with fewer columns; floors are not lowered.",
             )
         if self._numeric:
             self._phase = "moments"
         else:
             self._start({})
+
+    def _refuse(self, code: str, detail: str) -> None:
+        """Raise what a floor refuses; in the lab, where nothing leaves anybody, only note it."""
+        error = ChaotianError(code, detail)
+        if self._strict:
+            raise error
+        self.warnings.append(error)
 
     def _take_moments(self, squares: Sequence[int]) -> None:
         deviations: dict[str, float] = {}

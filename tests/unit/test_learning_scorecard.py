@@ -311,6 +311,17 @@ def test_rows_must_suffice_for_the_coefficients():
     assert error.code == "MIN_ROWS" and "460" in error.detail
 
 
+def test_the_lab_warns_where_a_job_refuses_and_gives_the_same_fit():
+    frames = changed(three(rows=50), "x1", lambda f: np.arange(len(f)) % 7 * 1.0)
+    spec = made_spec(penalty=1.0)
+    assert code_of(lambda: run_plain(programs(spec, frames))).code == "MIN_ROWS"
+    lab = run_plain({name: Scorecard(spec, frame, strict=False) for name, frame in frames.items()})["bank-1"]
+    assert [warning.code for warning in lab.warnings] == ["MIN_ROWS", "FEW_VALUES"]
+    features = [f.document() for f in spec.features]
+    pooled = PooledScorecard(table_of(frames), label="bad", features=features, penalty=1.0)
+    assert np.allclose([line.value for line in lab.model().coefficients], pooled.beta, atol=1e-8)
+
+
 def test_complete_separation_is_proven_and_a_penalty_cures_it():
     part = changed(three(), "bad", lambda f: (f.columns["x0"] > 0.3).astype(float))
     assert code_of(lambda: run_plain(programs(made_spec(), part))).code == "SEPARABLE"
