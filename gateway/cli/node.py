@@ -89,7 +89,7 @@ def serve(home: HomeOption = None) -> None:
     """Run the node until it is stopped."""
     from gateway.runtime import serve_node
 
-    serve_node(resolve_home(home))
+    raise typer.Exit(serve_node(resolve_home(home)))
 
 
 @app.command()

@@ -96,7 +96,7 @@ def serve(home: HomeOption = None) -> None:
     """Run the platform until it is stopped."""
     from gateway.runtime import serve_platform
 
-    serve_platform(resolve_home(home))
+    raise typer.Exit(serve_platform(resolve_home(home)))
 
 
 @app.command()

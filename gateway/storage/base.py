@@ -9,13 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, MetaData, StaticPool, create_engine, event
+from sqlalchemy import Connection, Engine, MetaData, StaticPool, create_engine, event, inspect, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from federation.errors import ChaotianError
 from gateway.storage.files import create_private_file, make_private_directory
+from gateway.storage.migrations import newest_revision
 
 BUSY_SECONDS = 10.0  # how long a write waits for another process's write to end
 _WRITE = "chaotian_write"
@@ -120,7 +121,12 @@ class Database:
         Raises:
             ChaotianError: STORAGE where that fails; VERSION where a newer version of Chaotian wrote the database.
         """
-        from gateway.storage.migrations.run import upgrade  # Alembic is slow to import and rarely needed
+        with _storage_errors(), self.read() as connection:
+            if inspect(connection).has_table("alembic_version"):
+                current = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+                if current == newest_revision():
+                    return
+        from gateway.storage.migrations.run import upgrade  # Alembic is slow to import, and rarely has work
 
         with _storage_errors():
             upgrade(self._engine)

@@ -12,12 +12,15 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Column, Integer, LargeBinary, MetaData, Table, func, insert, select, text
 from sqlalchemy.exc import IntegrityError
 
 import gateway.storage.tables  # noqa: F401
 from federation.errors import ChaotianError
 from gateway.storage.base import Database, metadata
+from gateway.storage.migrations import newest_revision
+from gateway.storage.migrations.run import configuration
 
 things = Table("things", MetaData(), Column("id", Integer, primary_key=True), Column("data", LargeBinary))
 
@@ -216,6 +219,10 @@ def test_migrations_import_nothing_of_the_live_tables() -> None:
     for path in files:
         imports = {line for line in path.read_text().splitlines() if line.startswith(("import", "from"))}
         assert imports == {"import sqlalchemy as sa", "from alembic import op"}
+
+
+def test_the_newest_revision_is_alembics_head() -> None:
+    assert newest_revision() == ScriptDirectory.from_config(configuration()).get_current_head()
 
 
 def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
