@@ -65,7 +65,7 @@ def setup_jobs(runtime: Runtime) -> NodeJobs:
     link, peers, identity = runtime.link, runtime.peers, runtime.identity
     if link is None or peers is None or identity is None:
         raise ChaotianError("INTERNAL", "jobs run at a node that has enrolled")
-    log = AuditLog(runtime.database, identity, runtime.home / "log", clock=runtime.clock)  # type: ignore[arg-type]
+    log = AuditLog(runtime.database, identity, runtime.home / "log", clock=runtime.clock)
     register_audit(runtime.local, log, runtime.home / "log")
     runtime.add_service(LogPublisher(log, runtime.log))
 
@@ -86,7 +86,7 @@ def setup_jobs(runtime: Runtime) -> NodeJobs:
         database=runtime.database,
         book=grants,
         log=log,
-        identity=identity,  # type: ignore[arg-type]
+        identity=identity,
         peers=peers,
         link=link,
         clock=runtime.clock,
@@ -96,7 +96,7 @@ def setup_jobs(runtime: Runtime) -> NodeJobs:
     runtime.add_service(exchange)
 
     jobs = NodeJobs(
-        identity=identity,  # type: ignore[arg-type]
+        identity=identity,
         peers=peers,
         link=link,
         database=runtime.database,
