@@ -238,7 +238,7 @@ class Hub:
             await self._read(connection, wire, context)
         except StreamError as error:
             log.warning("stream ended", extra={"code": error.code, "peer": caller.member, "detail": error.detail})
-            self._close_soon(connection, error)
+            await self._close(connection, error)
         except asyncio.CancelledError:
             # Either the member is gone, or `_close` ends this stream, and then it ends in order.
             if not connection.closing:
@@ -246,9 +246,6 @@ class Hub:
         finally:
             if not connection.closing:
                 self._ended(connection)
-        with contextlib.suppress(asyncio.CancelledError):
-            while connection.closing and not wire.closed:  # noqa: ASYNC110 `_close` bounds it
-                await asyncio.sleep(0.01)
 
     async def _authenticate(self, context: Any) -> Caller:
         facts = context.auth_context()

@@ -42,11 +42,14 @@ class Space:
             key.public_key(), ["localhost", "127.0.0.1", platform_host(self.name)], time.time(), 3600
         ).encode()
 
-    def tls(self, member: str, role: str = "bank", space: str = "", lifetime: int = 3600) -> ClientTls:
+    def tls(self, member: str, role: str = "bank", space: str = "", age: int = 0) -> ClientTls:
         key = generate_tls_key()
-        certificate = self.authority.issue(
-            key.public_key(), PeerName(space or self.name, role, member), time.time(), lifetime
+        authority = self.authority
+        authority.space = space or self.name  # an authority that would certify a name of another space
+        certificate = authority.issue(
+            key.public_key(), PeerName(authority.space, role, member), time.time() - age, 3600
         )
+        authority.space = self.name
         return ClientTls(
             self.authority.certificate_pem.encode(), key_to_pem(key), certificate.encode(), platform_host(self.name)
         )
