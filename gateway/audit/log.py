@@ -96,7 +96,8 @@ class AuditLog:
         Raises:
             ChaotianError: BAD_DOCUMENT or OVERSIZED where an event has no leaf.
         """
-        lock = update(audit_head).where(audit_head.c.id == 1).values(size=audit_head.c.size + len(events))
+        # Changes nothing: it takes the row's lock, and a caller that catches an error below keeps a whole log.
+        lock = update(audit_head).where(audit_head.c.id == 1).values(size=audit_head.c.size)
         row = connection.execute(
             lock.returning(audit_head.c.size, audit_head.c.frontier, audit_head.c.pseudonym_key)
         ).one_or_none()
@@ -104,7 +105,7 @@ class AuditLog:
             size, frontier, key = 0, Frontier(), self._entropy.bytes(32)
             connection.execute(insert(audit_head).values(id=1, size=0, frontier=b"", pseudonym_key=key))
         else:
-            size, key = row.size - len(events), row.pseudonym_key
+            size, key = row.size, row.pseudonym_key
             frontier = Frontier.decode(size, row.frontier)
         rows = []
         for position, event in enumerate(events, size):

@@ -58,7 +58,9 @@ class GrantEnvelope:
     def from_document(cls, document: Any) -> GrantEnvelope:
         """Return the envelope of a JSON object; errors as `Grant.parse`."""
         bad = ChaotianError("BAD_DOCUMENT", "expected a signed grant: v, grant, signatures{owner, grantee}")
-        if not isinstance(document, dict) or set(document) != {"v", "grant", "signatures"} or document["v"] != 1:
+        if not isinstance(document, dict) or set(document) != {"v", "grant", "signatures"}:
+            raise bad
+        if type(document["v"]) is not int or document["v"] != 1:
             raise bad
         found = document["signatures"]
         if not isinstance(found, dict) or not set(found) <= set(PARTIES):

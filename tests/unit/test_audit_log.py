@@ -275,6 +275,13 @@ def test_bad_events_are_refused_and_leave_nothing(tmp_path: Path) -> None:
         with pytest.raises(ChaotianError, match=code), database.begin() as connection:
             log.append(connection, event)
     assert log.head().size == 0
+    with database.begin() as connection:  # a caller that goes on after a refusal keeps a whole log
+        log.append(connection, Event(EventType.JOB_STARTED, tuple(f"{n:063}" for n in range(900))))
+        with pytest.raises(ChaotianError):
+            log.append_many(connection, [Event(EventType.JOB_STARTED), Event(EventType.JOB_STARTED, grant="x")])
+        log.append(connection, Event(EventType.JOB_STARTED))
+    log.materialise()
+    assert verify_copy(tmp_path / "log", KEY).size == 2
 
 
 def test_batches_are_fast_enough(tmp_path: Path) -> None:
@@ -316,6 +323,9 @@ def test_sigkill_in_the_middle_of_appending_and_publishing(tmp_path: Path) -> No
     for turn in range(4):
         process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, cwd=Path.cwd())
         assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+        until = time.monotonic() + 30
+        while not (tmp_path / "log/checkpoint").exists() and time.monotonic() < until:
+            time.sleep(0.005)
         time.sleep(0.05 + 0.03 * turn)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -207,6 +208,7 @@ def test_envelopes_are_strict_too() -> None:
     cases: list[Any] = [
         {**good, "more": 1},
         {**good, "v": 2},
+        {**good, "v": True},
         {**good, "signatures": {**good["signatures"], "platform": good["signatures"]["owner"]}},
         {**good, "signatures": {"owner": {"key": "00", "signature": "00" * 65}}},
         {**good, "signatures": {"owner": {**good["signatures"]["owner"], "x": 1}}},
@@ -300,3 +302,11 @@ def test_toml_of_any_shape_ends_in_a_coded_error() -> None:
         with pytest.raises(ChaotianError) as caught:
             from_toml(text)
         assert caught.value.code in ("BAD_DOCUMENT", "OVERSIZED")
+
+
+def test_the_example_in_the_documentation_is_a_grant() -> None:
+    text = Path("docs/grants.md").read_text().split("```toml\n")[1].split("```")[0]
+    found = from_toml(text)
+    assert found.exp - found.nbf == 90 * 86_400 and found.columns["term"] == "aggregate"
+    words = Path("docs/grants.md").read_text()
+    assert all(f"`{name}`" in words for name in RESERVED_FIELDS | RESERVED_DISCLOSURES)

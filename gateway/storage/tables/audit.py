@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, CheckConstraint, Column, Integer, LargeBinary, String, Table
+from sqlalchemy import BigInteger, CheckConstraint, Column, Integer, LargeBinary, String, Table, Text
 
 from gateway.storage.base import metadata
 
@@ -23,7 +23,7 @@ audit_leaves = Table(
     Column("type", String(64), nullable=False),
     Column("time", BigInteger, nullable=False),  # milliseconds since the epoch, UTC
     Column("grant_id", String(64), nullable=False),
-    Column("parties", String(4096), nullable=False),  # names as a JSON list; the leaf holds pseudonyms
+    Column("parties", Text, nullable=False),  # names as a JSON list; the leaf holds pseudonyms
     Column("entry", LargeBinary, nullable=False),  # the leaf as published
     Column("payload", LargeBinary, nullable=False),  # canonical JSON, never published
     Column("salt", LargeBinary, nullable=False),

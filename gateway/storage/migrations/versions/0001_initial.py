@@ -36,7 +36,7 @@ def upgrade() -> None:
         sa.Column("type", sa.String(length=64), nullable=False),
         sa.Column("time", sa.BigInteger(), nullable=False),
         sa.Column("grant_id", sa.String(length=64), nullable=False),
-        sa.Column("parties", sa.String(length=4096), nullable=False),
+        sa.Column("parties", sa.Text(), nullable=False),
         sa.Column("entry", sa.LargeBinary(), nullable=False),
         sa.Column("payload", sa.LargeBinary(), nullable=False),
         sa.Column("salt", sa.LargeBinary(), nullable=False),
