@@ -319,8 +319,7 @@ class CoordinatorRound:
 
     def _take_advertise_keys(self, at: _Attempt, member: str, reply: bytes) -> None:
         advert = m.Advert.decode(reply, member, self._keys[member], at.terms)
-        layout_hash = hashlib.sha256(at.terms.layout.encode()).digest()
-        if (advert.state_hash, advert.layout_hash) != (at.terms.state_hash, layout_hash):
+        if (advert.state_hash, advert.layout_hash) != (at.terms.state_hash, at.terms.layout.hash()):
             raise ChaotianError("STATE_MISMATCH", f"{member} stands elsewhere in the job", member=member)
         at.adverts[member] = reply
         at.commitments[member] = advert.seed_commitment

@@ -46,7 +46,8 @@ class _Attempt:
     pair_seeds: dict[str, bytes]
     stage: str = STAGES[0]
     replies: dict[str, tuple[bytes, bytes]] = field(default_factory=dict)
-    advert: bytes = b""
+    own: m.Advert | None = None
+    advert: bytes = b""  # the own one, signed
     adverts: dict[str, m.Advert] = field(default_factory=dict)
     adverts_hash: bytes = b""
     shares: dict[str, bytes] = field(default_factory=dict)  # of each owner's seed, for this member
@@ -207,7 +208,7 @@ class MemberJob:
             group_part=random(32) if terms.group else m.NOTHING,
             pair_seeds={name: random(32) for name in terms.members if name != self.member},
         )
-        attempt.advert = m.Advert(
+        attempt.own = m.Advert(
             terms_hash=terms.hash(),
             member=self.member,
             channel=opener.public,
@@ -216,8 +217,9 @@ class MemberJob:
             group_commitment=m.commit("group", terms, index, attempt.group_part) if terms.group else m.NOTHING,
             last_result=self._last_result,
             state_hash=terms.state_hash,
-            layout_hash=hashlib.sha256(terms.layout.encode()).digest(),
-        ).encode(self._signer)
+            layout_hash=terms.layout.hash(),
+        )
+        attempt.advert = attempt.own.encode(self._signer)
         self._asked = (terms.round, terms.attempt)
         return attempt
 
@@ -283,12 +285,13 @@ class MemberJob:
         adverts = m.request_map("share_keys", terms, body)
         if adverts[self.member] != attempt.advert:
             raise ChaotianError("WRONG_TERMS", "the platform shows another advert of this member than it sent")
-        own = m.Advert.decode(attempt.advert, self.member, self._signer.verifier, terms)
+        own = attempt.own
+        assert own is not None
         for name, data in adverts.items():
             if name == self.member:
                 attempt.adverts[name] = own
                 continue
-            advert = m.Advert.decode(data, name, self.view.members[name], terms)
+            advert = m.Advert.decode(data, name, self.view.members[name], terms, try_keys=False)
             same = (advert.last_result, advert.state_hash, advert.layout_hash)
             if same != (own.last_result, own.state_hash, own.layout_hash):
                 raise ChaotianError(

@@ -83,8 +83,12 @@ class Advert:
         return pack("advert", [body, signer.sign(ADVERTISE, body)])
 
     @classmethod
-    def decode(cls, data: bytes, member: str, key: Verifier, terms: Terms) -> Advert:
-        """Return the advert of `member` for `terms`, or raise MALFORMED, SIGNATURE or WRONG_TERMS naming it."""
+    def decode(cls, data: bytes, member: str, key: Verifier, terms: Terms, *, try_keys: bool = True) -> Advert:
+        """Return the advert of `member` for `terms`, or raise MALFORMED, SIGNATURE or WRONG_TERMS naming it.
+
+        Args:
+            try_keys: whether to find out now that its keys cannot be used; a peer finds out when it uses them.
+        """
         body, signature = unpack("advert", data, 2)
         parts = unpack(ADVERTISE, key.verify(ADVERTISE, body, signature, member=member), 10)
         if any(len(part) != 32 for part in parts[3:9]) or parts[9] != CONTINUE:
@@ -93,9 +97,10 @@ class Advert:
         if parts[0] != terms.hash() or parts[1] != member.encode():
             raise ChaotianError("WRONG_TERMS", f"{member} advertised its keys for other terms", member=member)
         try:
-            # Here and not at first use, so that a key nobody can use costs its owner the place and not the others.
-            check_public(advert.channel)
-            check_exchange_key(advert.mask)
+            # At the platform, so that a key nobody can use costs its owner the place and not the others.
+            if try_keys:
+                check_public(advert.channel)
+                check_exchange_key(advert.mask)
         except ChaotianError as error:
             raise ChaotianError(error.code, f"{member} advertised a key that cannot be used", member=member) from None
         return advert

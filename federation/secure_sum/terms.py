@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from federation.errors import ChaotianError
@@ -111,7 +112,15 @@ class Layout:
 
     def encode(self) -> bytes:
         """Return the canonical bytes of the layout."""
+        return self._encoded
+
+    @cached_property
+    def _encoded(self) -> bytes:
         return canonical_json(self.document())
+
+    def hash(self) -> bytes:
+        """Return SHA-256 of the canonical bytes: 32 bytes."""
+        return hashlib.sha256(self._encoded).digest()
 
     @classmethod
     def decode(cls, data: bytes) -> Layout:
@@ -212,9 +221,8 @@ class Terms:
     result_to: str
     verified: bool = True
     noise: None = None
-    _hash: list[bytes] = field(default_factory=list, compare=False, repr=False)
 
-    @property
+    @cached_property
     def members(self) -> tuple[str, ...]:
         """Names of the roster, in order."""
         return tuple(name for name, _ in self.roster)
@@ -256,13 +264,19 @@ class Terms:
 
     def encode(self) -> bytes:
         """Return the canonical bytes of the terms."""
+        return self._encoded
+
+    @cached_property
+    def _encoded(self) -> bytes:
         return canonical_json(self.document())
 
     def hash(self) -> bytes:
         """Return the 32 bytes that every key and signature of the attempt is bound to."""
-        if not self._hash:
-            self._hash.append(digest(TERMS_TAG, [self.encode()]))
-        return self._hash[0]
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> bytes:
+        return digest(TERMS_TAG, [self._encoded])
 
     @classmethod
     def decode(cls, data: bytes) -> Terms:
