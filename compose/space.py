@@ -111,7 +111,7 @@ class Space:
         path.parent.mkdir(mode=0o700, exist_ok=True)
         if not path.exists():
             path.touch(mode=0o600)
-            path.write_text(secrets.token_hex(32) + "\n")
+            path.write_bytes(secrets.token_bytes(32))
         return path
 
     def start_platform(self) -> None:
@@ -159,15 +159,13 @@ class Space:
         log.parent.mkdir(exist_ok=True)
         member.logs.append(log)
         env = {**os.environ, "CHAOTIAN_HOME": str(member.home), "PYTHONUNBUFFERED": "1"}
-        with log.open("w") as stderr:
+        out = log.with_suffix(".out")
+        with log.open("w") as stderr, out.open("w") as stdout:
             member.process = subprocess.Popen(
-                [*CHAOTIAN, kind, "serve"], env=env, stdout=subprocess.PIPE, stderr=stderr, text=True
+                [*CHAOTIAN, kind, "serve"], env=env, stdout=stdout, stderr=stderr, text=True
             )
-        assert member.process.stdout is not None
-        os.set_blocking(member.process.stdout.fileno(), False)
-        deadline, said = time.monotonic() + READY_SECONDS, ""
-        while "ready" not in said:
-            said += member.process.stdout.read() or ""
+        deadline = time.monotonic() + READY_SECONDS
+        while "ready" not in out.read_text():
             if member.process.poll() is not None or time.monotonic() > deadline:
                 raise CommandError([kind, "serve"], member.process.poll() or -1, log.read_text()[-4000:])
             time.sleep(0.02)

@@ -26,6 +26,7 @@ ROWS_FLOOR = 30
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _COLUMN = re.compile(r"[^\x00-\x1f\x7f]{1,120}")
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_WORD_OR_NONE = re.compile(rf"(?:{_WORD.pattern})?")
 _NONCE = re.compile(r"[0-9a-f]{32}")
 _GIVEN = ("v", "space", "nonce", "proposer", "created")  # set by the node, not by the person
 
@@ -52,6 +53,7 @@ class JobDocument:
         dataset: name of the dataset at every member.
         label: column of the outcome, 0 or 1.
         features: columns with their types and, for categories, levels.
+        test: name of a second dataset at every member, on which it compares models; empty where the held-out rows serve.
         holdout: share of each member's rows that stays out of training, 0 to 0.5.
         seed: decides which rows are held out.
         penalty: weight of the squared coefficients, at least 0.
@@ -73,6 +75,7 @@ class JobDocument:
     label: str
     features: tuple[Feature, ...]
     exposed: tuple[str, ...] = ()
+    test: str = ""
     holdout: float = 0.2
     seed: str = "1"
     penalty: float = 1.0
@@ -124,6 +127,7 @@ class JobDocument:
             "dataset": self.dataset,
             "label": self.label,
             "features": [feature.document() for feature in self.features],
+            "test": self.test,
             "holdout": self.holdout,
             "seed": self.seed,
             "penalty": self.penalty,
@@ -163,6 +167,7 @@ class JobDocument:
             dataset=read.matching("dataset", _WORD, "a word of at most 64 letters, digits, dots and hyphens"),
             label=read.matching("label", _COLUMN, "a column name"),
             features=read.features("features"),
+            test=read.matching("test", _WORD_OR_NONE, "a dataset's name, or left out"),
             holdout=read.number("holdout", 0.0, 0.5),
             seed=read.matching("seed", _WORD, "a word of at most 64 letters, digits, dots and hyphens"),
             penalty=read.number("penalty", 0.0, 1e9),
@@ -222,7 +227,7 @@ def from_written(written: Mapping[str, Any], *, space: str, proposer: str, nonce
             raise _bad(name, "left out: the node sets it")
     defaults = {
         name: JobDocument.__dataclass_fields__[name].default
-        for name in ("holdout", "seed", "penalty", "min_members", "min_rows", "max_rounds", "result_to")
+        for name in ("test", "holdout", "seed", "penalty", "min_members", "min_rows", "max_rounds", "result_to")
     }
     document = {**defaults, "stage_seconds": 20.0, "exposed": [], **written}
     document |= {"v": 1, "space": space, "proposer": proposer, "nonce": nonce, "created": created}

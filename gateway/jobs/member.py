@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
 from federation.errors import Blame, ChaotianError
 from federation.learning.scorecard import Scorecard
@@ -34,7 +33,6 @@ from gateway.jobs.papers import ACCEPTANCE, Acceptance, open_paper
 from gateway.jobs.stage import REPLY, REQUEST, open_stage, seal_stage
 from gateway.jobs.store import ACCEPT, JobRow, JobStore
 from gateway.storage.base import Database
-from gateway.storage.tables.jobs import job_releases
 
 OWN_ROSTER_CHANGES = 1  # losses within a job that the owner proposed over its own data
 
@@ -76,10 +74,10 @@ class Home:
 class OwnerGate:
     """Stands in for a grant where the owner of the data proposed the job itself: it has asked itself already."""
 
-    def charge(self, connection: Connection, terms: Terms) -> None:
+    def charge(self, connection: Connection, terms: Terms, roster_changes: int) -> None:
         """Permit."""
 
-    def confirm(self, connection: Connection, terms: Terms) -> None:
+    def confirm(self, connection: Connection, terms: Terms, roster_changes: int) -> None:
         """Permit."""
 
 
@@ -95,7 +93,8 @@ def make_program(document: JobDocument, datasets: DatasetBook, snapshot: str) ->
         ChaotianError: DATA_* naming the column, NOT_FOUND for the dataset, OVERFLOW, NOT_FINITE.
     """
     frame = datasets.load(document.dataset, list(document.columns), snapshot=snapshot)
-    return Scorecard(document.scorecard(), frame, members=len(document.members))
+    test = datasets.load(document.test, list(document.columns)) if document.test else None
+    return Scorecard(document.scorecard(), frame, members=len(document.members), test=test)
 
 
 def verified_acceptances(
@@ -292,22 +291,28 @@ class RunningJob:
 
     def _request(
         self, document: JobDocument, dataset: Dataset, program: Scorecard
-    ) -> Callable[[Connection, Terms], UseRequest]:
-        requester = self.home.requester(document)
+    ) -> Callable[[Terms, int], UseRequest]:
+        """Return what makes the request of a round; what is the same in every round is put together once."""
+        first = use_request(
+            document,
+            dataset,
+            self.home.member,
+            self.home.requester(document),
+            operation=program.operation,
+            columns=program.columns,
+            round_=1,
+            members=document.members,
+            roster_changes=0,
+        )
 
-        def request(connection: Connection, terms: Terms) -> UseRequest:
-            query = select(job_releases.c.members).where(job_releases.c.job == terms.job).distinct()
-            rosters = set(connection.execute(query).scalars()) | {json.dumps(list(terms.members))}
-            return use_request(
-                document,
-                dataset,
-                self.home.member,
-                requester,
+        def request(terms: Terms, roster_changes: int) -> UseRequest:
+            return replace(
+                first,
                 operation=terms.operation,
                 columns=program.columns,
-                round_=terms.round,
+                round=terms.round,
                 members=terms.members,
-                roster_changes=len(rosters) - 1,
+                roster_changes=roster_changes,
             )
 
         return request
