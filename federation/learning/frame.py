@@ -17,6 +17,17 @@ MAX_NAME = 120
 Column = NDArray[Any]
 
 
+_UNKNOWN, _MISSING = -1, -2
+
+
+def _code(value: Any, index: Mapping[str, int]) -> int:
+    if type(value) is str:
+        return index.get(value, _UNKNOWN)
+    if value is None or value != value:
+        return _MISSING
+    return index.get(str(value), _UNKNOWN)
+
+
 @dataclass(frozen=True)
 class Frame:
     """Rows of one owner: identifiers and named columns of equal length.
@@ -70,19 +81,17 @@ class Frame:
         Raises:
             ChaotianError: DATA_COLUMN, DATA_MISSING, or DATA_TYPE where a row has a level that is not declared.
         """
-        column = np.asarray(self._column(name))
-        missing = [value is None or value != value or value == "" for value in column.tolist()]
-        if any(missing):
-            raise ChaotianError("DATA_MISSING", f"column {name} has {sum(missing)} missing values")
-        known, inverse = np.unique(column.astype(str), return_inverse=True)
+        values = np.asarray(self._column(name)).tolist()
         index = {level: i for i, level in enumerate(levels)}
-        codes = np.array([index.get(str(level), -1) for level in known], dtype=np.int64)
-        out = codes[inverse] if len(known) else np.zeros(0, dtype=np.int64)
-        if (out < 0).any():
-            rows = int((out < 0).sum())
+        index[""] = _MISSING
+        out = np.fromiter((_code(value, index) for value in values), dtype=np.int64, count=len(values))
+        missing, unknown = int((out == _MISSING).sum()), int((out == _UNKNOWN).sum())
+        if missing:
+            raise ChaotianError("DATA_MISSING", f"column {name} has {missing} missing values")
+        if unknown:
             raise ChaotianError(
                 "DATA_TYPE",
-                f"column {name} has {rows} rows with a level that the job does not declare",
+                f"column {name} has {unknown} rows with a level that the job does not declare",
                 hint=f"The job knows these levels: {', '.join(levels[:20])}. Correct the rows or propose more levels.",
             )
         return out

@@ -30,6 +30,7 @@ from federation.secure_sum.terms import Field, Layout
 MIN_TRAINING_ROWS = 200
 ROWS_PER_COEFFICIENT = 20
 FEW = 10  # a numeric column with at most this many different values is a category in disguise
+VALUES_OF = "values of "  # begins the name of a numeric column's cell
 LARGEST = 2.0**60  # of a numeric value, either sign
 MAX_ROWS = 1 << 31  # of one member
 FEW_ROWS_BOUND = 1 << 24  # one ring element a value up to 2^23 pooled rows, three above
@@ -198,11 +199,10 @@ class Scorecard:
     def floors(self) -> bytes:
         """Return, for the peers, the own training rows in whole multiples of `min_rows` and which cells hold as many.
 
-        A cell is an outcome, a dummy's level, or a category's reference with what is merged into it.
+        A cell is an outcome, a dummy's level, or a category's reference with what is merged into it; for a numeric
+        column the question is whether it has more than ten values.
         """
-        floor = self.spec.min_rows
-        cells = {name: int(count >= floor) for name, count in self._cells().items()}
-        return canonical_json({"rows": len(self._y) // floor, "cells": cells})
+        return canonical_json({"rows": len(self._y) // self.spec.min_rows, "cells": self._cells()})
 
     def check_floors(self, floors: Mapping[str, bytes]) -> None:
         """Check that the floors hold for the members of `floors` alone.
@@ -235,7 +235,8 @@ class Scorecard:
             raise ChaotianError("FLOOR_LOST", f"the members left affirm {rows} training rows, {needed} are needed")
         for name in expected:
             if name not in affirmed:
-                raise ChaotianError("FLOOR_LOST", f"no member left has {self.spec.min_rows} rows of {name} by itself")
+                what = f"more than {FEW} values" if name.startswith(VALUES_OF) else f"{self.spec.min_rows} rows"
+                raise ChaotianError("FLOOR_LOST", f"no member left affirms {what} by itself for: {name}")
 
     # --- results ------------------------------------------------------------------------------------------------
 
@@ -312,7 +313,7 @@ class Scorecard:
         out: dict[str, Contribution] = {"rows": [len(self._y)], "bads": [int(self._y.sum())]}
         if self._numeric:
             columns = [self._training.numeric(feature.name) for feature in self._numeric]
-            different = [len(np.unique(column)) for column in columns]
+            different = [_different(column) for column in columns]
             out["sums"] = [exact_sum(column) * (1 << SUM_SHIFT) for column in columns]
             out["varied"] = [int(count > 1) for count in different]
             out["many"] = [int(count > FEW) for count in different]
@@ -413,7 +414,7 @@ class Scorecard:
         return max(MIN_TRAINING_ROWS, ROWS_PER_COEFFICIENT * self._count())
 
     def _cell_names(self) -> list[str]:
-        names = ["outcome 0", "outcome 1"]
+        names = ["outcome 0", "outcome 1", *(VALUES_OF + feature.name for feature in self._numeric)]
         for feature in self._categories:
             kept = self._kept.get(feature.name, ())
             if kept:  # a column whose levels are all merged publishes nothing
@@ -421,15 +422,25 @@ class Scorecard:
         return names
 
     def _cells(self) -> dict[str, int]:
+        """Return for each cell whether the own training rows affirm it alone (1) or not (0)."""
         if self._phase == "counts":
             return {}
-        bads = int(self._y.sum())
-        out = {"outcome 0": len(self._y) - bads, "outcome 1": bads}
+        floor, bads = self.spec.min_rows, int(self._y.sum())
+        counts = {"outcome 0": len(self._y) - bads, "outcome 1": bads}
         for feature in self._categories:
             kept = self._kept[feature.name]
             if kept:
                 own = dict(zip(feature.levels, self._own_levels(feature), strict=True))
                 for level in kept:
-                    out[f"{feature.name}={level}"] = own.pop(level)
-                out[f"{feature.name}={feature.levels[0]}"] = sum(own.values())
-        return out
+                    counts[f"{feature.name}={level}"] = own.pop(level)
+                counts[f"{feature.name}={feature.levels[0]}"] = sum(own.values())
+        cells = {name: int(count >= floor) for name, count in counts.items()}
+        for feature in self._numeric:
+            cells[VALUES_OF + feature.name] = int(_different(self._training.numeric(feature.name)) > FEW)
+        return cells
+
+
+def _different(column: NDArray[np.float64]) -> int:
+    """Return the number of different values, exact up to `FEW`: the first rows decide where they already have more."""
+    start = len(np.unique(column[:4096]))
+    return start if start > FEW else len(np.unique(column))

@@ -239,6 +239,17 @@ def test_floors_are_lost_where_no_survivor_affirms_a_cell():
     run_plain(programs(spec, frames), lose={4: "bank-1"})
 
 
+def test_floors_are_lost_where_only_the_lost_member_saw_many_values():
+    frames = three()
+    for name in ("bank-1", "bank-2"):
+        few = np.arange(len(frames[name])) % 10 * 1.0
+        frames[name] = Frame(frames[name].ids, {**frames[name].columns, "x1": few})
+    spec = made_spec(penalty=1.0)
+    error = code_of(lambda: run_plain(programs(spec, frames), lose={3: "bank-3"}))
+    assert error.code == "FLOOR_LOST" and "values of x1" in error.detail
+    run_plain(programs(spec, frames), lose={3: "bank-1"})
+
+
 def test_floors_are_lost_where_the_rows_left_do_not_suffice():
     frames = {"a": make_frame(120, seed=1), "b": make_frame(100, seed=2), "c": make_frame(80, seed=3)}
     spec = made_spec(penalty=1.0, levels=("a", "b", "c"))
