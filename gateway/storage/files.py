@@ -35,7 +35,7 @@ def make_private_directory(path: Path) -> Path:
 
 
 def create_private_file(path: Path) -> None:
-    """Make the empty file `path` with mode 0600 if it is not there, durably; a symbolic link is refused."""
+    """Make the empty file `path` with mode 0600 if it is not there, durably; an existing one keeps its mode."""
     with _as_storage_error(path), suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o600))
         sync_directory(path.parent)
@@ -85,17 +85,26 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o600, replace: bool = 
                 temporary.unlink()
 
 
-def read_limited(path: Path, limit: int, *, code: str = "CONFIG") -> bytes:
+def read_limited(path: Path, limit: int, *, code: str = "CONFIG", private: bool = False) -> bytes:
     """Return the bytes of the regular file `path`, at most `limit` of them.
 
+    Args:
+        path: the file.
+        limit: most bytes it may have.
+        code: the error code for a file that will not do.
+        private: whether it must be closed to all users but its owner.
+
     Raises:
-        ChaotianError: `code` where it is missing, not a regular file, unreadable or longer.
+        ChaotianError: `code` where it is missing, not a regular file, unreadable, longer, or open to others.
     """
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # never wait for a pipe's writer
         with os.fdopen(handle, "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            mode = os.fstat(file.fileno()).st_mode
+            if not stat.S_ISREG(mode):
                 raise ChaotianError(code, f"{path} is not a regular file")
+            if private and mode & 0o077:
+                raise ChaotianError(code, f"{path} can be read by other users", hint=f"Run `chmod 600 {path}`.")
             data = file.read(limit + 1)
     except (OSError, ValueError) as error:
         why = os.strerror(error.errno or 0) if isinstance(error, OSError) else "not a file name"
@@ -106,12 +115,5 @@ def read_limited(path: Path, limit: int, *, code: str = "CONFIG") -> bytes:
 
 
 def read_secret_file(path: Path, limit: int) -> bytes:
-    """Return the bytes of a file that only its owner may read.
-
-    Raises:
-        ChaotianError: CONFIG where it is missing, too long, or open to other users.
-    """
-    data = read_limited(path, limit)
-    if path.stat().st_mode & 0o077:
-        raise ChaotianError("CONFIG", f"{path} can be read by other users", hint=f"Run `chmod 600 {path}`.")
-    return data
+    """Return the bytes of a file that only its owner may read; errors as for `read_limited`, with CONFIG."""
+    return read_limited(path, limit, private=True)
