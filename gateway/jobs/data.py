@@ -18,7 +18,7 @@ from federation.secure_sum.terms import Terms
 from gateway.datasets.book import Dataset, DatasetBook
 from gateway.datasets.digests import row_digests, rows_changed
 from gateway.grants.book import GrantBook
-from gateway.grants.decision import Decision, UseRequest
+from gateway.grants.decision import UseRequest
 from gateway.jobs.document import JobDocument
 from gateway.jobs.markers import Rows
 
@@ -127,16 +127,13 @@ class GrantGate:
         request: what a round asks, from its terms and the roster changes so far.
     """
 
-    def __init__(self, book: GrantBook, grant: str, request: Callable[[Connection, Terms], UseRequest]) -> None:
+    def __init__(self, book: GrantBook, grant: str, request: Callable[[Terms, int], UseRequest]) -> None:
         self._book, self._grant, self._request = book, grant, request
 
-    def charge(self, connection: Connection, terms: Terms) -> None:
+    def charge(self, connection: Connection, terms: Terms, roster_changes: int) -> None:
         """Decide and reserve one round of the quota; raises the first denial."""
-        self._book.charge(connection, self._grant, self._request(connection, terms))
+        self._book.charge(connection, self._grant, self._request(terms, roster_changes))
 
-    def confirm(self, connection: Connection, terms: Terms) -> None:
+    def confirm(self, connection: Connection, terms: Terms, roster_changes: int) -> None:
         """Decide again before shares leave: a revocation in between still counts."""
-        self._decide(connection, terms).check()
-
-    def _decide(self, connection: Connection, terms: Terms) -> Decision:
-        return self._book.decide(connection, self._grant, self._request(connection, terms))
+        self._book.decide(connection, self._grant, self._request(terms, roster_changes)).check()

@@ -64,11 +64,11 @@ class Log(Protocol):
 class Gate(Protocol):
     """The grant this member computes under, as far as markers use it. Both raise to refuse."""
 
-    def charge(self, connection: Connection, terms: Terms) -> None:
+    def charge(self, connection: Connection, terms: Terms, roster_changes: int) -> None:
         """Decide on a masked input and reserve its quota, in the caller's transaction."""
         ...
 
-    def confirm(self, connection: Connection, terms: Terms) -> None:
+    def confirm(self, connection: Connection, terms: Terms, roster_changes: int) -> None:
         """Decide again, before shares leave, that the grant still stands."""
         ...
 
@@ -151,8 +151,7 @@ class SqlMarkers:
             last = self._last_attempt(connection, terms.job, terms.round)
             if terms.attempt <= last:
                 raise ChaotianError("LOST", f"attempt {last} of round {terms.round} was answered already")
-            self._refuse_spent(connection, terms)
-            self._gate.charge(connection, terms)
+            self._gate.charge(connection, terms, self._own_rounds(connection, terms))
             values = {"attempt": terms.attempt, "position": state, "answered": self._clock()}
             if last:
                 key = (job_answers.c.job == terms.job) & (job_answers.c.round == terms.round)
@@ -175,65 +174,59 @@ class SqlMarkers:
             members=frozenset(terms.members),
         )
         for _ in range(ATTEMPTS):
-            # Reading rows takes long: it is done before the transaction, which only looks the numbers up.
-            with self._database.read() as connection:
-                past = self._past(connection, release)
-            for rows, columns in {(rows, release.columns & old.columns) for old, rows in past}:
-                if (rows, columns) not in self._changed:
-                    self._changed[rows, columns] = self._history.changed(rows, self._rows, columns)
             try:
-                if self._release(terms, release):
-                    return
+                missing = self._release(terms, release)
             except IntegrityError:
                 raise ChaotianError("ROUND_SPENT", f"round {terms.round} was released already") from None
+            if not missing:
+                return
+            # Comparing rows takes long: it is done between two transactions, once a job and earlier release.
+            for rows, columns in missing:
+                self._changed[rows, columns] = self._history.changed(rows, self._rows, columns)
         raise ChaotianError("STORAGE", "the release ledger changed too often meanwhile")
 
-    def _release(self, terms: Terms, release: Release) -> bool:
-        """Check and write in one transaction; false where the ledger has a release that was not compared yet."""
+    def _release(self, terms: Terms, release: Release) -> set[tuple[Rows, frozenset[str]]]:
+        """Check and write in one transaction; return what has to be compared first, where nothing was written."""
         with self._database.begin() as connection:
-            self._refuse_spent(connection, terms)
-            self._check_roster(connection, terms)
-            self._gate.confirm(connection, terms)
-            earlier = []
-            for old, rows in self._past(connection, release):
-                changed = self._changed.get((rows, release.columns & old.columns))
-                if changed is None:
-                    return False
-                earlier.append(Earlier(old, changed))
+            changes = self._own_rounds(connection, terms)
+            if changes > self._max_roster_changes:
+                raise ChaotianError("ROSTER_CHANGES", f"at most {self._max_roster_changes} changes are allowed")
+            self._gate.confirm(connection, terms, changes)
+            past = self._past(connection, release)
+            missing = {(rows, columns) for _, rows, columns in past if (rows, columns) not in self._changed}
+            if missing:
+                return missing
             check_release(
                 release,
-                earlier,
+                [Earlier(old, self._changed[rows, columns]) for old, rows, columns in past],
                 min_members=terms.min_members,
                 min_rows=terms.min_rows,
-                consents=self._store.consenting(connection, terms.job),
+                consents=self._store.consenting(connection, terms.job) if past else (),
             )
             self._write(connection, terms, release)
             self._log.append(connection, self._event(EventType.ROUND_RELEASED, terms))
-        return True
+        return set()
 
     # --- within the transaction ----------------------------------------------------------------------------
 
     @staticmethod
-    def _refuse_spent(connection: Connection, terms: Terms) -> None:
-        key = (
-            (job_releases.c.job == terms.job)
-            & (job_releases.c.round == terms.round)
-            & (job_releases.c.purpose == terms.purpose)
-        )
-        if connection.execute(select(job_releases.c.id).where(key)).first() is not None:
-            raise ChaotianError("ROUND_SPENT", f"round {terms.round} was released already")
+    def _own_rounds(connection: Connection, terms: Terms) -> int:
+        """Return how often the roster changed over the job's released rounds and this one, as they are on disk.
 
-    def _check_roster(self, connection: Connection, terms: Terms) -> None:
-        """Count changes of the roster over the job's released rounds, as they are on disk."""
-        query = select(job_releases.c.members).where(job_releases.c.job == terms.job).order_by(job_releases.c.round)
-        rosters = [tuple(json.loads(text)) for text in connection.execute(query).scalars()] + [terms.members]
-        changes = sum(1 for before, after in pairwise(rosters) if before != after)
-        if changes > self._max_roster_changes:
-            raise ChaotianError("ROSTER_CHANGES", f"at most {self._max_roster_changes} changes are allowed")
+        Raises:
+            ChaotianError: ROUND_SPENT where this round is one of them.
+        """
+        r = job_releases.c
+        query = select(r.round, r.purpose, r.members).where(r.job == terms.job).order_by(r.round)
+        released = connection.execute(query).all()
+        if any((row.round, row.purpose) == (terms.round, terms.purpose) for row in released):
+            raise ChaotianError("ROUND_SPENT", f"round {terms.round} was released already")
+        rosters = [row.members for row in released] + [json.dumps(list(terms.members))]
+        return sum(1 for before, after in pairwise(rosters) if before != after)
 
     @staticmethod
-    def _past(connection: Connection, release: Release) -> list[tuple[Release, Rows]]:
-        """Return the earlier releases that the rule compares with `release`, and the rows that entered them."""
+    def _past(connection: Connection, release: Release) -> list[tuple[Release, Rows, frozenset[str]]]:
+        """Return the earlier releases that the rule compares with `release`, their rows, and the columns in common."""
         r = job_releases.c
         query = (
             select(r.job, r.columns, r.members, r.snapshot, r.selection)
@@ -245,7 +238,8 @@ class SqlMarkers:
             columns, members = frozenset(json.loads(row.columns)), frozenset(json.loads(row.members))
             old = Release(row.job, release.dataset, release.operation, columns, members)
             if release.compares_with(old):
-                past.append((old, Rows(release.dataset, row.snapshot, row.selection)))
+                rows = Rows(release.dataset, row.snapshot, row.selection)
+                past.append((old, rows, release.columns & columns))
         return past
 
     def _write(self, connection: Connection, terms: Terms, release: Release) -> None:
