@@ -22,6 +22,7 @@ from federation.learning.exact import GRID_BITS, nearest_float, real, real_arith
 
 GRID = 1 << GRID_BITS
 LARGEST_STEP = 16 * GRID  # a step longer than this and than the largest coefficient is shortened, see `advance`
+LARGEST_BETA = GRID << 32
 SMALLEST_STEP = 1 << (GRID_BITS - 30)  # converged: no coefficient moves by more than 2^-30
 SMALL_STEP = 1 << (GRID_BITS - 16)
 SMALLEST_DECREMENT = Fraction(1, 1 << 44)  # converged as well: weighted squared change of all logits, see `advance`
@@ -222,6 +223,8 @@ class Newton:
         limit = max(LARGEST_STEP, *(abs(b) for b in self.beta))
         if largest > limit:
             step = [x * limit // largest for x in step]
+        if limit > LARGEST_BETA:
+            raise ChaotianError("NOT_CONVERGED", "the coefficients leave every reasonable range")
         self.base, self.base_loss, self.step, self.halvings = list(self.beta), loss, step, 0
         self.beta = [b + s for b, s in zip(self.beta, step, strict=True)]
 

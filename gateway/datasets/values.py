@@ -100,8 +100,10 @@ class ValueStore:
                 # Connecting in read-only mode lets several processes read at once.
                 connection = duckdb.connect(str(self._path), read_only=not write, config=_CONFIG)
                 break
-            except duckdb.IOException as error:
-                if "lock" not in str(error).lower() or self._monotonic() >= end:
+            except (duckdb.IOException, duckdb.ConnectionException) as error:
+                # Another process writes, or another thread of this one has the file open the other way: wait.
+                busy = "lock" in str(error).lower() or isinstance(error, duckdb.ConnectionException)
+                if not busy or self._monotonic() >= end:
                     raise ChaotianError("STORAGE", "the data file is in use by another process, or damaged") from None
                 self._sleep(0.05)
             except duckdb.Error:

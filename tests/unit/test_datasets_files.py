@@ -1,6 +1,8 @@
 """Files become checked, immutable snapshots; what is wrong is named by file, row and column, never by value."""
 
 import gzip
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -217,6 +219,27 @@ def test_a_locked_or_damaged_data_file_is_a_coded_error(schema, tmp_path):
     with pytest.raises(ChaotianError) as caught:
         store.add(put(tmp_path, text()), schema)
     assert caught.value.code == "STORAGE"
+
+
+def test_a_reader_waits_for_a_writer_of_another_process(book, schema, tmp_path):
+    book.add("loans", put(tmp_path, text()), schema, now=1)
+    file = tmp_path / "home" / "data.duckdb"
+    code = f"import duckdb, sys; c = duckdb.connect({str(file)!r}); print('open', flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as writer:
+        assert writer.stdout.readline() == b"open\n"
+        snapshot = book.get("loans").snapshot
+        with pytest.raises(ChaotianError) as caught:
+            ValueStore(file, busy_seconds=0.0).load(snapshot, schema, ["amount"])
+        assert caught.value.code == "STORAGE"
+        waited = []
+
+        def let_go(seconds):
+            waited.append(seconds)
+            writer.stdin.close()
+            writer.wait(20)
+
+        store = ValueStore(file, busy_seconds=20.0, sleep=let_go)
+        assert len(store.load(snapshot, schema, ["amount"])) == 3 and waited
 
 
 def test_read_frame_keeps_the_order_of_the_file(schema, tmp_path):

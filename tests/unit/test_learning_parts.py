@@ -13,7 +13,7 @@ from federation.learning.coding import Coding, merge_levels
 from federation.learning.exact import exact_sum, nearest_float, nearest_root, real_arithmetic, to_grid
 from federation.learning.holdout import held_out
 from federation.learning.metrics import separation
-from federation.learning.newton import cholesky, local_sums, solve
+from federation.learning.newton import Newton, cholesky, local_sums, solve
 from federation.primitives.encoding import pack
 
 
@@ -143,3 +143,12 @@ def test_a_coding_that_cannot_be_is_refused(document):
     with pytest.raises(ChaotianError) as caught:
         Coding.from_document(document)
     assert caught.value.code == "BAD_DOCUMENT"
+
+
+def test_totals_that_drive_the_coefficients_away_end_the_iteration():
+    newton = Newton([0, 0], 0.0, 1000)
+    with pytest.raises(ChaotianError) as caught:
+        for _ in range(1000):  # a slope that never levels off, as garbage inputs could make it
+            newton.advance(1 << 40, [1 << 40, 1 << 40], [1, 0, 1])
+    assert caught.value.code in ("SEPARABLE", "NOT_CONVERGED") and len(newton.history) < 60
+    assert Newton.from_document(newton.document(), 0.0, 1000) == newton
