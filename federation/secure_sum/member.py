@@ -52,7 +52,7 @@ class _Attempt:
     adverts_hash: bytes = b""
     shares: dict[str, bytes] = field(default_factory=dict)  # of each owner's seed, for this member
     group_key: bytes = m.NOTHING
-    vector: Vector | None = None  # masked
+    streams: list[tuple[bytes, int]] = field(default_factory=list)  # keys and signs of the own masks
     signature: bytes = b""  # over the masked vector
     input_digest: bytes = b""
     digests: dict[str, bytes] = field(default_factory=dict)
@@ -65,7 +65,7 @@ class _Attempt:
         self.opener, self.mask_key = None, None
         self.self_seed = self.group_part = b""
         self.group_key = m.NOTHING
-        self.pair_seeds, self.shares, self.vector = {}, {}, None
+        self.pair_seeds, self.shares, self.streams = {}, {}, []
 
     def __repr__(self) -> str:
         return f"_Attempt(round={self.terms.round}, attempt={self.terms.attempt}, stage={self.stage})"
@@ -170,7 +170,7 @@ class MemberJob:
                 raise ChaotianError("LOST", "this member holds nothing of that attempt (any more)")
             if stage in attempt.replies:
                 if attempt.replies[stage][0] == fingerprint:
-                    return attempt.replies[stage][1] if stage != "masked_input" else self._masked(attempt)
+                    return attempt.replies[stage][1] if stage != "masked_input" else self._masked_again(attempt)
                 raise ChaotianError("REPLAY", f"stage {stage} was answered already, to another request")
             if NEXT.get(attempt.stage) != stage:
                 raise ChaotianError("REPLAY", f"stage {stage} does not follow {attempt.stage}")
@@ -180,7 +180,7 @@ class MemberJob:
                 if stage != "result":  # a right result may still come
                     self._attempt = None
                 raise
-        # The masked vector is kept once: its reply is made again where it is asked for again.
+        # Megabytes of masked vector are not kept: that reply is made again where it is asked for again.
         attempt.replies[stage] = (fingerprint, reply if stage != "masked_input" else b"")
         attempt.stage = stage
         if stage == STAGES[-1]:
@@ -347,13 +347,13 @@ class MemberJob:
             self.program.check_floors({**floors, self.member: self.program.floors()})
         if self._own is None:
             self._own = self.program.local()
-        vector = fixed_point.encode(terms.layout, self._own)
-        add_streams(vector, self._streams(attempt, packages))
+        attempt.streams = self._streams(attempt, packages)
+        vector = self._masked_vector(attempt)
         attempt.input_digest = hashlib.sha256(raw(vector)).digest()
         signed = m.masked_body(terms, attempt.adverts_hash, self.member, attempt.input_digest)
-        attempt.vector, attempt.signature = vector, self._signer.sign(m.MASKED, signed)
+        attempt.signature = self._signer.sign(m.MASKED, signed)
         self._commit(self._markers.answered, terms, self.snapshot())
-        return self._masked(attempt)
+        return pack("masked", [raw(vector), attempt.signature])
 
     def _commit(self, write: Callable[..., None], *arguments: object) -> None:
         """Write a marker; where that fails, in whatever way, nothing leaves."""
@@ -364,11 +364,21 @@ class MemberJob:
         except Exception as error:
             raise ChaotianError("STORAGE", f"a marker could not be written: {type(error).__name__}") from error
 
-    def _masked(self, attempt: _Attempt) -> bytes:
-        """Return the reply to `masked_input`, the same bytes however often."""
-        if attempt.vector is None:
+    def _masked_vector(self, attempt: _Attempt) -> Vector:
+        """Return the own values of the round under the attempt's masks."""
+        if self._own is None or not attempt.streams:
             raise ChaotianError("LOST", "the round is over at this member")
-        return pack("masked", [raw(attempt.vector), attempt.signature])
+        vector = fixed_point.encode(attempt.terms.layout, self._own)
+        add_streams(vector, attempt.streams)
+        return vector
+
+    def _masked_again(self, attempt: _Attempt) -> bytes:
+        """Return the reply to `masked_input` once more, the same bytes or nothing."""
+        vector = self._masked_vector(attempt)
+        # Other values under the same masks would show the platform the difference.
+        if hashlib.sha256(raw(vector)).digest() != attempt.input_digest:
+            raise ChaotianError("LOST", "the values of this round have changed since they were masked")
+        return pack("masked", [raw(vector), attempt.signature])
 
     def _streams(self, attempt: _Attempt, packages: Mapping[str, m.Package]) -> list[tuple[bytes, int]]:
         """Return the keystreams that mask this member's vector: self, one a pair, and the own group stream."""
