@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -109,15 +110,9 @@ class Model:
             raise ChaotianError("MODEL_HASH", "the model's content does not have the hash it states")
         model = cls(dict(document))
         try:
-            names, lines = model.coding.names, model.coefficients
-            if tuple(line.name for line in lines) != names or not isinstance(model.label, str):
-                raise ValueError
-            if not all(np.isfinite(line.value) for line in lines) or not isinstance(document["training"], Mapping):
-                raise ValueError
-            for key in ("rounds", "history"):
-                document["convergence"][key]
-        except (TypeError, KeyError, ValueError, AttributeError):
-            raise ChaotianError("BAD_DOCUMENT", "the model's columns and coefficients do not fit together") from None
+            _check(model)
+        except (TypeError, KeyError, ValueError, AttributeError, IndexError, OverflowError):
+            raise ChaotianError("BAD_DOCUMENT", "a part of the model is missing or does not fit the others") from None
         return model
 
     @property
@@ -169,6 +164,34 @@ class Model:
         for start in range(0, len(frame), _BLOCK):
             out[start : start + _BLOCK] = (design[start : start + _BLOCK] * beta).sum(axis=1)
         return out
+
+
+_KEYS = {
+    *("format", "job", "label", "penalty", "coding", "coefficients"),
+    *("standard_errors", "convergence", "training", "version"),
+}
+_NUMBERS = ("log_loss", "gradient", "max_step", "decrement")
+
+
+def _check(model: Model) -> None:
+    """Raise one of the usual exceptions where a document with the right hash is no scorecard all the same."""
+    document = model.document
+    training, history, lines = document["training"], document["convergence"]["history"], model.coefficients
+    numbers = [value for line in lines for value in (line.value, line.standard_error, line.z, line.p)]
+    numbers += [float(entry[name]) for entry in history for name in _NUMBERS]
+    whole = [training["rows"], training["bads"], training["min_rows"]]
+    texts = [document["job"], document["label"], *(line["value"] for line in document["coefficients"])]
+    if (
+        set(document) != _KEYS
+        or tuple(line.name for line in lines) != model.coding.names
+        or not all(map(math.isfinite, numbers))
+        or any(type(value) is not int for value in whole)
+        or type(document["penalty"]) not in (int, float)
+        or not all(isinstance(value, str) for value in texts)
+        or any(float(line["value"]) != float.fromhex(line["hex"]) for line in document["coefficients"])
+        or not history
+    ):
+        raise ValueError
 
 
 def probability(log_odds: NDArray[np.float64]) -> NDArray[np.float64]:

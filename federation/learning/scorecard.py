@@ -188,6 +188,10 @@ class Scorecard:
             rows, bads, round_ = int(document["rows"]), int(document["bads"]), int(document["round"])
             if (document["phase"] in ("newton", "done")) != (coding is not None and newton is not None):
                 raise ValueError
+            if coding is not None and newton is not None and len(coding.names) != len(newton.beta):
+                raise ValueError
+            if document["phase"] != "counts" and set(means) != {feature.name for feature in self._numeric}:
+                raise ValueError
         except (TypeError, KeyError, ValueError, AttributeError, OverflowError):
             raise ChaotianError("BAD_DOCUMENT", "the saved state of the job cannot be read") from None
         self._phase, self._round, self._rows, self._bads = document["phase"], round_, rows, bads

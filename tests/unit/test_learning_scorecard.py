@@ -11,7 +11,7 @@ from federation.errors import ChaotianError
 from federation.learning.compare import compare, fit_alone
 from federation.learning.frame import Frame, ScorecardSpec
 from federation.learning.metrics import separation
-from federation.learning.model import Model
+from federation.learning.model import Model, _version
 from federation.learning.scorecard import Scorecard
 from tests.support.scorecards import (
     BANKS,
@@ -458,6 +458,34 @@ def test_a_changed_model_is_refused(model):
     assert code_of(lambda: Model.load(document)).code == "MODEL_HASH"
     for bad in (None, [], {}, {"format": "x"}, {**model.document, "version": 3}):
         assert code_of(lambda bad=bad: Model.load(bad)).code in ("BAD_DOCUMENT", "MODEL_HASH")
+
+
+def test_a_document_with_a_right_hash_that_is_no_scorecard_is_refused(model):
+    def rehashed(change):
+        document = json.loads(json.dumps(dict(model.document)))
+        del document["version"]
+        change(document)
+        return {**document, "version": _version(document)}
+
+    assert Model.load(rehashed(lambda d: None)).version == model.version
+    for change in (
+        lambda d: d.pop("penalty"),
+        lambda d: d.update(extra=1),
+        lambda d: d.update(penalty="1"),
+        lambda d: d.update(job=None),
+        lambda d: d["training"].pop("bads"),
+        lambda d: d["convergence"].update(history=[]),
+        lambda d: d["convergence"].update(history=[{}]),
+        lambda d: d["coefficients"].pop(),
+        lambda d: d["coefficients"][0].update(hex="0x1p+5000"),
+        lambda d: d["coefficients"][0].update(value="7.0"),
+        lambda d: d["coefficients"][0].update(hex="inf", value="inf"),
+        lambda d: d["coefficients"].reverse(),
+        lambda d: d["coding"][0].update(sd="0x0p+0"),
+        lambda d: d.update(coding={}),
+        lambda d: d.update(coding=[None]),
+    ):
+        assert code_of(lambda change=change: Model.load(rehashed(change))).code == "BAD_DOCUMENT"
 
 
 def test_a_reloaded_model_scores_the_same(model):
