@@ -137,7 +137,15 @@ def run(vectors: Sequence[NDArray[np.float64]], *, threshold: int) -> PeerRun:
         vectors: one a member, of equal length, within ±8.
         threshold: how many shares rebuild a seed.
     """
+    before = TaskIdentity._task_id, TaskIdentity._run_id, TaskIdentity._node_id
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1
+    try:
+        return _run(vectors, threshold)
+    finally:  # it belongs to the whole process
+        TaskIdentity._task_id, TaskIdentity._run_id, TaskIdentity._node_id = before
+
+
+def _run(vectors: Sequence[NDArray[np.float64]], threshold: int) -> PeerRun:
     grid = _Grid(vectors)
     strategy = _Strategy(grid.nodes)
     state = RecordDict(

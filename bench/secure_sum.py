@@ -33,13 +33,13 @@ OURS = {  # by short name: ring, result_to, members lost right after their maske
 }
 
 
-def vectors() -> list[NDArray[np.float32]]:
-    """Return the members' vectors: float32 within ±1, as model weights are (also the peer's quicker case)."""
+def vectors() -> list[NDArray[np.float64]]:
+    """Return the members' vectors: float64 within ±1."""
     random = np.random.default_rng(20)
-    return [random.uniform(-1.0, 1.0, LENGTH).astype(np.float32) for _ in range(MEMBERS)]
+    return [random.uniform(-1.0, 1.0, LENGTH) for _ in range(MEMBERS)]
 
 
-def ours(given: list[NDArray[np.float32]], ring: int, result_to: str, lost: int) -> SumResult:
+def ours(given: list[NDArray[np.float64]], ring: int, result_to: str, lost: int) -> SumResult:
     """Run our side once; a total that is not the plain sum is an error, not a figure."""
     settings = SumSettings(members=MEMBERS, length=LENGTH, ring=ring, result_to=result_to, lost=lost)
     result = run_sum(settings, entropy=SystemEntropy(), vectors=dict(zip(settings.names, given, strict=True)))
@@ -48,7 +48,7 @@ def ours(given: list[NDArray[np.float32]], ring: int, result_to: str, lost: int)
     return result
 
 
-def theirs(given: list[NDArray[np.float32]], mean: NDArray[np.float64]) -> secagg_peer.PeerRun:
+def theirs(given: list[NDArray[np.float64]], mean: NDArray[np.float64]) -> secagg_peer.PeerRun:
     """Run the peer once and check its mean to within what its own quantisation allows."""
     result = secagg_peer.run(given, threshold=threshold_for(MEMBERS))
     if np.abs(result.mean - mean).max() > 2 * secagg_peer.CLIPPING / secagg_peer.TARGET * 2:
@@ -56,16 +56,16 @@ def theirs(given: list[NDArray[np.float32]], mean: NDArray[np.float64]) -> secag
     return result
 
 
-def plain(given: list[NDArray[np.float32]]) -> float:
+def plain(given: list[NDArray[np.float64]]) -> float:
     """Return the CPU seconds of adding the vectors up in the clear."""
     start = time.process_time()
-    total = given[0].astype(np.float64)
+    total = given[0].copy()
     for vector in given[1:]:
         total += vector
     return time.process_time() - start
 
 
-def paillier(given: list[NDArray[np.float32]]) -> float:
+def paillier(given: list[NDArray[np.float64]]) -> float:
     """Return the CPU seconds of `phe` for the whole job: the first values of every vector, scaled linearly."""
     import phe
     from phe import util
@@ -90,7 +90,7 @@ def paillier(given: list[NDArray[np.float32]]) -> float:
 def run(out: Path) -> list[dict[str, Any]]:
     """Measure all cases; nothing but the returned figures is written."""
     given = vectors()
-    mean = np.mean(np.array(given, dtype=np.float64), axis=0)
+    mean = np.mean(given, axis=0)
     seconds: dict[str, list[float]] = {name: [] for name in (*OURS, "peer", "plain")}
     uploaded: dict[str, float] = {}
     for number in range(RUNS + 1):
@@ -128,14 +128,14 @@ def results(
             f"{size}, 64-bit ring, result to members",
             seconds["64-members"],
             peer,
-            note=more + " (not re-added)",
+            note=more + "; not re-added",
             **both,
         ),
         case(
             f"{size}, 32-bit ring, result to members",
             seconds["32-members"],
             peer,
-            note=more + ", after re-adding",
+            note=more + "; every member adds all inputs up again",
             **both,
         ),
         case(
