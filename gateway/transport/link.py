@@ -254,6 +254,7 @@ class Link:
     async def _keep(self, connection: _Connection) -> ChaotianError:
         """Use a connection, and others that replace it without a gap, until one ends by itself."""
         self._use(connection)
+        self._wanted.clear()  # this connection has the newest certificate
         while True:
             wanted = asyncio.create_task(self._wanted.wait())
             waited: set[asyncio.Future[Any]] = {connection.ended, wanted}

@@ -340,7 +340,8 @@ class Session:
             return
         if message is None:
             if part.offset == 0:
-                self._expires[part.id] = asyncio.get_running_loop().time() + part.deadline / 1000
+                left = min(part.deadline / 1000, self._limits.deadline_most)
+                self._expires[part.id] = asyncio.get_running_loop().time() + left
             return
         self._expires.pop(message.id, None)
         if message.type == REQUEST:
