@@ -91,16 +91,13 @@ def timing_mod(clock: Callable[[], float], report: StageTimes) -> Mod:
     return timing
 
 
-def make_client_app(
-    handler: Handler, *, mods: list[Mod] | None = None, now: Callable[[], float] = lambda: 0.0
-) -> ClientApp:
+def make_client_app(handler: Handler, *, mods: list[Mod] | None = None) -> ClientApp:
     """Return the app of a member.
 
     Args:
         handler: (job, stage, request) → reply; raises ChaotianError. Only the code of its error travels, and whom it
             blames: an error's text may say more than the platform should know.
         mods: outermost first, around every action; `guard_mod()` alone where left out.
-        now: seconds since the epoch, for the metadata of replies.
     """
     chain = [guard_mod()] if mods is None else list(mods)
     app = ClientApp()
@@ -111,8 +108,8 @@ def make_client_app(
             try:
                 payload = handler(part.job, part.stage, part.payload)
             except ChaotianError as error:
-                return refusal_message(message, error, now())
-            return reply_message(message, part.job, payload, now())
+                return refusal_message(message, error)
+            return reply_message(message, part.job, payload)
 
         app.train(stage, mods=chain)(action)
 
@@ -121,11 +118,11 @@ def make_client_app(
     return app
 
 
-def run_client_app(app: ClientApp, message: Message, context: Context, now: Callable[[], float]) -> Message:
+def run_client_app(app: ClientApp, message: Message, context: Context) -> Message:
     """Run `app` on one message; whatever goes wrong comes back as a refusal with a code."""
     try:
         return app(message, context)
     except ChaotianError as error:
-        return refusal_message(message, error, now())
+        return refusal_message(message, error)
     except Exception:
-        return refusal_message(message, ChaotianError("INTERNAL"), now())
+        return refusal_message(message, ChaotianError("INTERNAL"))

@@ -142,7 +142,8 @@ def stage_message(job: str, source: int, target: int, group: str, part: Part, at
     return Message(content=content, metadata=metadata)
 
 
-def _answer_metadata(message: Message, at: float) -> Metadata:
+def _answer_metadata(message: Message) -> Metadata:
+    # The time is that of the question: a repeated question gets the same answer byte for byte.
     asked = message.metadata
     return Metadata(
         run_id=asked.run_id,
@@ -151,22 +152,22 @@ def _answer_metadata(message: Message, at: float) -> Metadata:
         dst_node_id=asked.src_node_id,
         reply_to_message_id=asked.message_id,
         group_id=asked.group_id,
-        created_at=at,
+        created_at=asked.created_at,
         ttl=asked.ttl,
         message_type=asked.message_type,
     )
 
 
-def reply_message(message: Message, job: str, payload: bytes, at: float) -> Message:
+def reply_message(message: Message, job: str, payload: bytes) -> Message:
     """Return the reply to `message` that carries `payload`."""
     content = RecordDict({RECORD: ConfigRecord({"job": job, "payload": payload})})
-    return Message(content=content, metadata=_answer_metadata(message, at))
+    return Message(content=content, metadata=_answer_metadata(message))
 
 
-def refusal_message(message: Message, error: ChaotianError, at: float) -> Message:
+def refusal_message(message: Message, error: ChaotianError) -> Message:
     """Return the reply that carries a code and the member it blames: never the text of an error."""
     reason = f"{error.code}\n{error.member}"
-    return Message(error=Error(REFUSED, reason), metadata=_answer_metadata(message, at))
+    return Message(error=Error(REFUSED, reason), metadata=_answer_metadata(message))
 
 
 def read_part(message: Message) -> Part:

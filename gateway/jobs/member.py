@@ -145,7 +145,7 @@ class RunningJob:
         self._finished = False
         self._markers: SqlMarkers | None = None
         timing = timing_mod(home.monotonic, self._timed)
-        self._app = make_client_app(self._handle, mods=[guard_mod(), timing], now=home.clock)
+        self._app = make_client_app(self._handle, mods=[guard_mod(), timing])
         self._context = job_context(job, node_number(home.member))
 
     def __repr__(self) -> str:
@@ -182,7 +182,7 @@ class RunningJob:
         job, body = open_stage(REQUEST, home.space, home.platform, home.member, envelope, key)
         if job != self.job:
             raise ChaotianError("MALFORMED", "an envelope names another job")
-        reply = to_bytes(run_client_app(self._app, from_bytes(body), self._context, home.clock))
+        reply = to_bytes(run_client_app(self._app, from_bytes(body), self._context))
         self.received, self.sent = self.received + len(envelope), self.sent + len(reply)
         return seal_stage(REPLY, home.space, job, home.member, home.platform, reply, home.signer)
 
@@ -218,7 +218,7 @@ class RunningJob:
             # Only its kind is written down: the text of a foreign exception may quote values.
             self.home.logger.error("job %s stage %s: unforeseen %s", job[:12], stage, type(error).__name__)
             raise ChaotianError("INTERNAL") from None
-        if stage == "result":
+        if stage == "result" and not self._finished:
             self._save_position(member.snapshot())
         return reply
 

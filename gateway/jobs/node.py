@@ -271,6 +271,12 @@ class NodeJobs:
 
     def _platform_ended(self, job: str, bundle: Bundle) -> None:
         """Take the platform's word that the job is over, where this member has not seen its end itself."""
+        try:
+            self._take_end(job, bundle)
+        finally:
+            self._drop(job)
+
+    def _take_end(self, job: str, bundle: Bundle) -> None:
         row = self.store.get(job)
         if row.state not in states.OPEN or bundle.state == states.CANCELLED:
             return
@@ -321,10 +327,18 @@ class NodeJobs:
         running = self._running.get(job)
         if running is None:
             await asyncio.to_thread(self._check_runnable, job)
+            await asyncio.to_thread(self._drop_ended)
             if len(self._running) >= MAX_RUNNING and job not in self._running:
                 raise ChaotianError("BACKPRESSURE", f"{MAX_RUNNING} jobs run at this node already")
             running = self._running.setdefault(job, RunningJob(self._home, job, self._ended))
         return running
+
+    def _drop_ended(self) -> None:
+        """Make room where the platform never said that a job is over."""
+        if len(self._running) >= MAX_RUNNING:
+            for job in list(self._running):
+                if self.store.get(job).state in states.ENDED:
+                    self._drop(job)
 
     def _check_runnable(self, job: str) -> None:
         row = self.store.get(job)
@@ -373,14 +387,13 @@ class NodeJobs:
             self.store.set(connection, row.id, result=json.dumps(result))
             self._append(connection, EventType.MODEL_STORED, row.document, {"model": identifier})
             self._append(connection, EventType.JOB_FINISHED, row.document, {"rounds": result["rounds"]})
-        self._drop(row.id)
+        running.forget_position()  # the answers stay until the platform says that it has them
 
     def _fail(self, row: JobRow, failure: ChaotianError) -> None:
         with self._database.begin() as connection:
             self._to_running(connection, row)
             self.store.follow(connection, row.id, "fail", code=failure.code, detail=failure.detail)
             self._append(connection, EventType.JOB_FAILED, row.document, {"code": failure.code})
-        self._drop(row.id)
 
     def _to_running(self, connection: Any, row: JobRow) -> None:
         """A member that the news of the start has not reached may see the end first."""

@@ -76,10 +76,10 @@ class Wire:
         self.sent.append((member, kind, stream, len(payload)))
         if member in self.away or member not in self.at_member:
             raise ChaotianError("PEER_UNREACHABLE", member=member)
-        if self.tamper is not None:
-            payload = await self.tamper(member, kind, payload)
         try:
             async with asyncio.timeout(deadline):
+                if self.tamper is not None:
+                    payload = await self.tamper(member, kind, payload)
                 reply = await self.at_member[member][kind](payload)
         except TimeoutError:
             raise ChaotianError("DEADLINE", member=member) from None

@@ -84,14 +84,14 @@ def test_every_stage_reaches_the_handler_and_comes_back_to_the_question():
     app = make_client_app(handler)
     for stage in STAGES:
         asked = ask(stage)
-        reply = flower.from_bytes(flower.to_bytes(run_client_app(app, asked, CONTEXT, lambda: 6.0)))
+        reply = flower.from_bytes(flower.to_bytes(run_client_app(app, asked, CONTEXT)))
         assert flower.read_reply(asked, reply) == b"reply to " + stage.encode()
     assert seen == [(JOB, stage, b"request") for stage in STAGES]
 
 
 def test_a_reply_to_another_question_is_refused():
     app = make_client_app(lambda job, stage, request: request)
-    reply = run_client_app(app, ask(payload=b"one"), CONTEXT, lambda: 6.0)
+    reply = run_client_app(app, ask(payload=b"one"), CONTEXT)
     assert code_of(lambda: flower.read_reply(ask(payload=b"two"), reply)) == "MALFORMED"
     assert code_of(lambda: flower.read_reply(ask("share_keys", b"one"), reply)) == "MALFORMED"
 
@@ -100,7 +100,7 @@ def test_a_refusal_travels_as_a_code_and_whom_it_blames_without_its_text():
     def handler(job, stage, request):
         raise ChaotianError("SHARE_INVALID", "secret text about row 17", member="bank-c")
 
-    reply = run_client_app(make_client_app(handler), ask(), CONTEXT, lambda: 6.0)
+    reply = run_client_app(make_client_app(handler), ask(), CONTEXT)
     data = flower.to_bytes(reply)
     assert b"secret" not in data and b"17" not in data
     with pytest.raises(ChaotianError) as caught:
@@ -112,7 +112,7 @@ def test_an_unforeseen_failure_travels_as_internal_without_its_text():
     def handler(job, stage, request):
         raise RuntimeError("turnover of firm 4711")
 
-    reply = run_client_app(make_client_app(handler), ask(), CONTEXT, lambda: 6.0)
+    reply = run_client_app(make_client_app(handler), ask(), CONTEXT)
     assert b"4711" not in flower.to_bytes(reply)
     assert code_of(lambda: flower.read_reply(ask(), reply)) == "INTERNAL"
 
@@ -124,18 +124,18 @@ def test_the_guard_is_the_last_to_touch_the_reply():
         return reply
 
     app = make_client_app(lambda *_: b"x", mods=[guard_mod(), leaking])
-    reply = run_client_app(app, ask(), CONTEXT, lambda: 6.0)
+    reply = run_client_app(app, ask(), CONTEXT)
     assert code_of(lambda: flower.read_reply(ask(), reply)) == "MALFORMED"
     unguarded = make_client_app(lambda *_: b"x", mods=[leaking, guard_mod()])
-    assert "leak" in run_client_app(unguarded, ask(), CONTEXT, lambda: 6.0).content  # the order matters
+    assert "leak" in run_client_app(unguarded, ask(), CONTEXT).content  # the order matters
 
 
 def test_the_guard_bounds_both_directions():
     app = make_client_app(lambda *_: b"x" * 20, mods=[guard_mod(max_request=8, max_reply=10)])
-    reply = run_client_app(app, ask(payload=b"123456789"), CONTEXT, lambda: 6.0)
+    reply = run_client_app(app, ask(payload=b"123456789"), CONTEXT)
     assert code_of(lambda: flower.read_reply(ask(payload=b"123456789"), reply)) == "OVERSIZED"
     assert (
-        code_of(lambda: flower.read_reply(ask(payload=b"1"), run_client_app(app, ask(payload=b"1"), CONTEXT, float)))
+        code_of(lambda: flower.read_reply(ask(payload=b"1"), run_client_app(app, ask(payload=b"1"), CONTEXT)))
         == "OVERSIZED"
     )
 
@@ -150,8 +150,8 @@ def test_timing_reports_seconds_bytes_and_codes():
         return b"four"
 
     app = make_client_app(handler, mods=[guard_mod(), mod])
-    run_client_app(app, ask(), CONTEXT, lambda: 6.0)
-    run_client_app(app, ask("unmask"), CONTEXT, lambda: 6.0)
+    run_client_app(app, ask(), CONTEXT)
+    run_client_app(app, ask("unmask"), CONTEXT)
     assert report == [(JOB, "advertise_keys", 2.5, 7, 4, ""), (JOB, "unmask", 0.25, 7, 0, "ROUND_SPENT")]
 
 
