@@ -1,4 +1,4 @@
-"""Canonical JSON: the quick way writes what the reference implementation of RFC 8785 writes, and refuses what it does."""
+"""Canonical JSON: the quick way writes and refuses what the reference implementation of RFC 8785 does."""
 
 import rfc8785
 from hypothesis import given, settings
