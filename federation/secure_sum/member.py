@@ -344,7 +344,13 @@ class MemberJob:
             attempt.shares[name] = package.share
         if attempt.after_loss:
             floors = {name: package.floors for name, package in packages.items()}
-            self.program.check_floors({**floors, self.member: self.program.floors()})
+            try:
+                self.program.check_floors({**floors, self.member: self.program.floors()})
+            except ChaotianError as error:
+                if error.code == "FLOOR_LOST" or error.member not in packages:
+                    raise
+                # Nobody but the receivers can read floors: without the name the receiver would be the one to go.
+                raise ChaotianError("SHARE_INVALID", error.detail, member=error.member) from None
         if self._own is None:
             self._own = self.program.local()
         attempt.streams = self._streams(attempt, packages)

@@ -69,6 +69,6 @@ def preview(document: JobDocument, first: Layout) -> dict[str, Any]:
         "stays": "rows, identifiers, own sums, and which of the own rows are held out",
         "leaks": list(LEAKS[document.kind]),
         "floors": {"min_members": document.min_members, "min_rows": document.min_rows},
-        "claims": Claims.of(n).sentences(),
-        "claims_after_loss": Claims.of(n - 1).sentences() if n - 1 >= document.min_members else [],
+        "claims": Claims.of(n, document.min_members).sentences(),
+        "claims_after_loss": Claims.of(n - 1, document.min_members).sentences() if n > document.min_members else [],
     }

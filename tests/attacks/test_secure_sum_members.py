@@ -269,3 +269,37 @@ def test_a_member_adds_the_same_values_in_every_attempt_of_a_round():
         ours.plan(1, NAMES), lose=lambda send: send.stage == "consistency" and send.member == "d" and send.attempt == 1
     )
     assert outcome.attempts == 2 and len(calls) == 1
+
+
+def test_values_that_change_after_they_were_masked_are_not_masked_alike_again():
+    """Two vectors under the same masks would show the platform the difference of the two."""
+    ours = federation()
+    round_ = ours.coordinator(ours.plan(1, NAMES))
+    queue = round_.begin()
+    while round_.stage != "masked_input":
+        queue += ours.deliver(round_, queue.pop(0))
+    request = next(send for send in queue if send.member == "a").request
+    first = ours.members["a"].handle("masked_input", request)
+    assert ours.members["a"].handle("masked_input", request) == first  # control
+    ours.programs["a"].values[0] += 1.0
+    with pytest.raises(ChaotianError, match="LOST"):
+        ours.members["a"].handle("masked_input", request)
+
+
+def test_floors_in_no_agreed_form_cost_their_sender_its_place():
+    ours = LocalFederation({name: Adder(VALUES.get(name, [1.0, 1.0]), 2) for name in (*NAMES, "e")},
+                           SeededEntropy("floors"), max_roster_changes=2)  # fmt: skip
+    outcome = ours.run_round(ours.plan(1, (*NAMES, "e")))
+
+    def check(floors):
+        for name, data in floors.items():
+            if data == b"nonsense":
+                raise ChaotianError("MALFORMED", member=name)
+
+    for program in ours.programs.values():
+        program.check_floors = check
+    ours.programs["c"].floors = lambda: b"nonsense"
+    ours.programs["c"].check_floors = lambda floors: None
+    plan = ours.plan(2, outcome.survivors)
+    outcome = ours.run_round(plan, lose=lambda send: send.member == "e")
+    assert [loss.member for loss in outcome.losses] == ["e", "c"] and outcome.survivors == ("a", "b", "d")
