@@ -124,8 +124,8 @@ class Coordinator:
         for row in await asyncio.to_thread(self.store.all):
             if row.state == states.RUNNING:
                 await asyncio.to_thread(self._follow, row.id, "interrupt")
-                if self._resume:
-                    self._spawn(self._resume_later(row.id))
+            if row.state in (states.RUNNING, states.INTERRUPTED) and self._resume:
+                self._spawn(self._resume_later(row.id))
 
     async def stop(self) -> None:
         """Interrupt what runs: it goes on from its checkpoint at the next start."""
