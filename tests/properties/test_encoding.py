@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -85,6 +86,33 @@ def test_canonical_json_is_read_back_and_has_one_form(document):
     loose = json.dumps(document, indent=1, ensure_ascii=True).encode()
     if loose != encoded:
         assert coded(parse_canonical_json, loose) is None
+
+
+@given(documents | st.dictionaries(st.text(max_size=6), st.floats(allow_nan=False, allow_infinity=False) | st.text()))
+def test_canonical_json_is_what_the_reference_writes(document):
+    """Against PyPI `rfc8785`, which the quick path for plain documents goes around."""
+    try:
+        expected = rfc8785.dumps(document)
+    except (UnicodeEncodeError, rfc8785.CanonicalizationError):
+        assert coded(canonical_json, document) is None
+    else:
+        assert canonical_json(document) == expected
+
+
+@pytest.mark.parametrize(
+    "document", ["\ud800", {"\ud800": 1}, 1 << 53, [float("nan")], {1: 2}, b"x", object(), {"a": {1}}]
+)
+def test_what_has_no_canonical_form_is_refused(document):
+    with pytest.raises(ChaotianError, match="BAD_DOCUMENT"):
+        canonical_json(document)
+
+
+def test_documents_nested_too_deeply_are_refused():
+    deep = []
+    for _ in range(100_000):
+        deep = [deep]
+    with pytest.raises(ChaotianError, match="BAD_DOCUMENT"):
+        canonical_json(deep)
 
 
 @given(st.binary(max_size=200) | st.text(alphabet='{}[]",:0123456789.eE+-truefalsn\\u ', max_size=60).map(str.encode))
