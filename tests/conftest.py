@@ -1,6 +1,11 @@
 """Settings of the whole test run."""
 
 import pytest
+from hypothesis import settings
+
+# A shared machine may be slow for a moment; what is tested is what comes out, not how fast.
+settings.register_profile("chaotian", deadline=None, print_blob=True)
+settings.load_profile("chaotian")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
