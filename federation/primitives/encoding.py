@@ -7,9 +7,10 @@ pre-authentication encoding of DSSE (secure-systems-lab/dsse, `PAE`). Protobuf b
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -75,6 +76,27 @@ def pack(tag: str, fields: Iterable[Buffer]) -> bytes:
         size = part.nbytes if isinstance(part, memoryview) else len(part)
         out += (struct.pack(">Q", size), part)
     return b"".join(out)  # the only copy: a vector of megabytes comes as a memoryview
+
+
+def pack_in_place(tag: str, size: int, write: Callable[[memoryview], list[bytes]]) -> bytes:
+    """Return `pack(tag, [body, *rest])` for a body of megabytes that is written where it stays, and never copied.
+
+    Args:
+        size: of the body in bytes, at least 1.
+        write: fills the body, keeps no view of it, and returns the rest. Where `tag` has a multiple of 8 characters,
+            the body is aligned to 8 bytes.
+    """
+    name, out = tag.encode(), io.BytesIO()
+    out.write(struct.pack(">QQ", len(name), 0) + name + struct.pack(">Q", size))
+    start = out.tell()
+    out.seek(start + size - 1)
+    out.write(b"\0")
+    with out.getbuffer() as whole:
+        rest = write(whole[start : start + size])
+        struct.pack_into(">Q", whole, 8, 1 + len(rest))
+    for field in rest:
+        out.write(struct.pack(">Q", len(field)) + field)
+    return out.getvalue()  # hands over what was written, without a copy
 
 
 def unpack(tag: str, data: Buffer, count: int | None = None) -> list[bytes]:

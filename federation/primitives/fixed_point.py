@@ -20,15 +20,18 @@ if TYPE_CHECKING:
 _CHUNK = 1 << 15
 
 
-def encode(layout: Layout, values: Mapping[str, Contribution]) -> Vector:
+def encode(layout: Layout, values: Mapping[str, Contribution], out: Vector | None = None) -> Vector:
     """Return the vector of `values` (unscaled, by field name) as ring elements, limbs included.
+
+    Args:
+        out: a vector of `layout.slots` ring elements to write to; made where left out.
 
     Raises:
         ChaotianError: OVERFLOW, NOT_FINITE or MALFORMED, naming the field and never the value.
     """
     if set(values) != {field.name for field in layout.fields}:
         raise ChaotianError("MALFORMED", f"expected values for {[field.name for field in layout.fields]}")
-    vector = np.empty(layout.slots, dtype=ring_dtype(layout.ring_bits))
+    vector = np.empty(layout.slots, dtype=ring_dtype(layout.ring_bits)) if out is None else out
     at = 0
     for field in layout.fields:
         part, limbs = values[field.name], layout.limbs(field)

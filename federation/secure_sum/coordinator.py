@@ -352,7 +352,7 @@ class CoordinatorRound:
     # --- 3 masked_input ------------------------------------------------------------------------------------
 
     def _take_masked_input(self, at: _Attempt, member: str, reply: bytes) -> None:
-        data, signed_by = unpack_views("masked", reply, 2)
+        data, signed_by = unpack_views(m.MASKED_INPUT, reply, 2)
         vector, signature = as_vector(at.terms, data), bytes(signed_by)
         vector_digest = hashlib.sha256(data).digest()
         signed = m.masked_body(at.terms, at.adverts_hash, member, vector_digest)

@@ -17,7 +17,16 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 
 from federation.errors import ChaotianError
 from federation.primitives import fixed_point
-from federation.primitives.encoding import Buffer, canonical_json, pack, pack_map, unpack, unpack_map, unpack_views
+from federation.primitives.encoding import (
+    Buffer,
+    canonical_json,
+    pack,
+    pack_in_place,
+    pack_map,
+    unpack,
+    unpack_map,
+    unpack_views,
+)
 from federation.primitives.entropy import Entropy
 from federation.primitives.masks import Vector, add_streams, raw
 from federation.primitives.sealing import SECRET_BYTES, Opener, seal
@@ -170,7 +179,7 @@ class MemberJob:
                 raise ChaotianError("LOST", "this member holds nothing of that attempt (any more)")
             if stage in attempt.replies:
                 if attempt.replies[stage][0] == fingerprint:
-                    return attempt.replies[stage][1] if stage != "masked_input" else self._masked_again(attempt)
+                    return attempt.replies[stage][1] if stage != "masked_input" else self._masked(attempt)
                 raise ChaotianError("REPLAY", f"stage {stage} was answered already, to another request")
             if NEXT.get(attempt.stage) != stage:
                 raise ChaotianError("REPLAY", f"stage {stage} does not follow {attempt.stage}")
@@ -354,12 +363,9 @@ class MemberJob:
         if self._own is None:
             self._own = self.program.local()
         attempt.streams = self._streams(attempt, packages)
-        vector = self._masked_vector(attempt)
-        attempt.input_digest = hashlib.sha256(raw(vector)).digest()
-        signed = m.masked_body(terms, attempt.adverts_hash, self.member, attempt.input_digest)
-        attempt.signature = self._signer.sign(m.MASKED, signed)
+        reply = self._masked(attempt)
         self._commit(self._markers.answered, terms, self.snapshot())
-        return pack("masked", [raw(vector), attempt.signature])
+        return reply
 
     def _commit(self, write: Callable[..., None], *arguments: object) -> None:
         """Write a marker; where that fails, in whatever way, nothing leaves."""
@@ -370,21 +376,26 @@ class MemberJob:
         except Exception as error:
             raise ChaotianError("STORAGE", f"a marker could not be written: {type(error).__name__}") from error
 
-    def _masked_vector(self, attempt: _Attempt) -> Vector:
-        """Return the own values of the round under the attempt's masks."""
-        if self._own is None or not attempt.streams:
+    def _masked(self, attempt: _Attempt) -> bytes:
+        """Return the own values of the round under the attempt's masks, signed: always the same bytes, or nothing."""
+        own, terms = self._own, attempt.terms
+        if own is None or not attempt.streams:
             raise ChaotianError("LOST", "the round is over at this member")
-        vector = fixed_point.encode(attempt.terms.layout, self._own)
-        add_streams(vector, attempt.streams)
-        return vector
 
-    def _masked_again(self, attempt: _Attempt) -> bytes:
-        """Return the reply to `masked_input` once more, the same bytes or nothing."""
-        vector = self._masked_vector(attempt)
-        # Other values under the same masks would show the platform the difference.
-        if hashlib.sha256(raw(vector)).digest() != attempt.input_digest:
-            raise ChaotianError("LOST", "the values of this round have changed since they were masked")
-        return pack("masked", [raw(vector), attempt.signature])
+        def write(body: memoryview) -> list[bytes]:
+            vector = fixed_point.encode(terms.layout, own, out=as_vector(terms, body))
+            add_streams(vector, attempt.streams)
+            digest = hashlib.sha256(body).digest()
+            # Other values under the same masks would show the platform the difference.
+            if attempt.input_digest not in (b"", digest):
+                raise ChaotianError("LOST", "the values of this round have changed since they were masked")
+            attempt.input_digest = digest
+            attempt.signature = self._signer.sign(
+                m.MASKED, m.masked_body(terms, attempt.adverts_hash, self.member, digest)
+            )
+            return [attempt.signature]
+
+        return pack_in_place(m.MASKED_INPUT, terms.layout.byte_length, write)
 
     def _streams(self, attempt: _Attempt, packages: Mapping[str, m.Package]) -> list[tuple[bytes, int]]:
         """Return the keystreams that mask this member's vector: self, one a pair, and the own group stream."""

@@ -20,6 +20,7 @@ from federation.secure_sum.terms import Layout, Terms
 
 ADVERTISE, SHARE, MASKED = "chaotian/advertise/v1", "chaotian/share/v1", "chaotian/masked/v1"
 STATEMENT, UNMASK, STATUS = "chaotian/statement/v1", "chaotian/unmask/v1", "chaotian/status/v1"
+MASKED_INPUT = "chaotian/masked-input/v1"  # of 24 characters: the vector behind it is aligned to 8 bytes
 CONTINUE, DONE, FAILED = b"continue", b"done", b"failed"
 MAX_SEALED = 256 << 10  # bytes of one parcel: shares and seeds are 200, the rest is room for floors
 NOTHING = bytes(32)  # stands for "no earlier result" and for "no group key"

@@ -74,7 +74,8 @@ class Evil:
         out = {}
         for name in members or terms.members:
             body = pack_map("masked_input", {sender: parcels[sender][name] for sender in terms.members})
-            data, signature = unpack("masked", self.ask(name, "masked_input", wrap(terms.hash(), body)), 2)
+            reply = self.ask(name, "masked_input", wrap(terms.hash(), body))
+            data, signature = unpack("chaotian/masked-input/v1", reply, 2)
             out[name] = data, signature
         return out
 

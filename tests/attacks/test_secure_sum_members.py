@@ -104,7 +104,9 @@ CHEATS = {
     "a share other than committed": parcel_to_a(lambda p: (p.sealed, bytes(32), None)),
     "a parcel of a megabyte": parcel_to_a(lambda p: (bytes(1 << 20), p.commitment, None)),
     "a commitment cut short": parcel_to_a(lambda p: (p.sealed, p.commitment[:5], None)),
-    "a vector cut short": {"masked_input": lambda o, t, r: pack("masked", [unpack("masked", r)[0][:-1], b""])},
+    "a vector cut short": {
+        "masked_input": lambda o, t, r: pack(m.MASKED_INPUT, [unpack(m.MASKED_INPUT, r)[0][:-1], b""])
+    },
     "a masked input of somebody else's": {"masked_input": lambda o, t, r: o.replies["a", "masked_input"]},
     "a statement not signed": {"consistency": statement},
     "another group key": {"consistency": other_group_key},

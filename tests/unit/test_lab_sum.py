@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from federation.errors import ChaotianError
+from federation.primitives.encoding import pack, pack_in_place, unpack
 from federation.primitives.fixed_point import Totals
 from federation.secure_sum.terms import STAGES
 from gateway.cli.lab import app
@@ -147,3 +148,21 @@ def test_an_unequal_total_is_an_error(monkeypatch):
     monkeypatch.setattr(summing, "_equal", lambda *arguments: False)
     result = CliRunner().invoke(app, ["sum", "--members", "3", "--length", "10", "--json"])
     assert isinstance(result.exception, ChaotianError) and json.loads(result.stdout)["equal"] is False
+
+
+def test_a_body_packed_in_place_is_the_same_message():
+    def write(body):
+        body[:] = b"abcdefgh"
+        return [b"x", b""]
+
+    message = pack_in_place("tag", 8, write)
+    assert message == pack("tag", [b"abcdefgh", b"x", b""])
+    assert unpack("tag", message, 3) == [b"abcdefgh", b"x", b""]
+
+    def fail(body):
+        np.frombuffer(body, dtype=np.uint8)[:] = 1
+        raise ChaotianError("OVERFLOW")
+
+    with pytest.raises(ChaotianError) as error:
+        pack_in_place("tag", 8, fail)
+    assert error.value.code == "OVERFLOW"
