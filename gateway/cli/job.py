@@ -108,6 +108,7 @@ def show(job: IdArgument, home: HomeOption = None, as_json: JsonOption = False) 
             "exposure consent of": ", ".join(found["consented"]) or "-",
             "dataset": document["dataset"],
             "label": document["label"],
+            "compared on": document["test"] or "the own held-out rows",
             "held out": f"{document['holdout']:g} of the rows, by seed {document['seed']}",
             "penalty": f"{document['penalty']:g}",
             "floors": f"{document['min_members']} members, {document['min_rows']} rows",

@@ -53,7 +53,7 @@ class JobDocument:
         dataset: name of the dataset at every member.
         label: column of the outcome, 0 or 1.
         features: columns with their types and, for categories, levels.
-        test: name of a second dataset at every member, on which it compares models; empty where the held-out rows serve.
+        test: name of a second dataset at every member to compare models on; empty where the held-out rows serve.
         holdout: share of each member's rows that stays out of training, 0 to 0.5.
         seed: decides which rows are held out.
         penalty: weight of the squared coefficients, at least 0.
