@@ -1,6 +1,8 @@
 """The state machines as a whole: totals exact, and no changed, cut or random message is ever taken."""
 
 import copy
+import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -215,3 +217,29 @@ def test_claims_of_the_demo_and_where_a_floor_matters():
     assert (Claims.of(4, 3).active_colluding, Claims.of(4, 3).one_total) == (1, 1)
     assert Claims.of(5).active_colluding == 2 and Claims.of(5, 3).active_colluding == 1
     assert Claims.of(6, 3).one_total == -1 and Claims.of(6, 4).one_total == 0
+
+
+def measured(members, values=378):
+    """Return (bytes down, bytes up) of the first member by stage, and the size of the journal."""
+    names = [f"bank-{i}" for i in range(members)]
+    ours = LocalFederation({n: Adder([0.5] * values, 2, scale=32) for n in names}, SeededEntropy("sizes"))
+    round_ = ours.coordinator(ours.plan(1, names))
+    queue, sizes, journal = round_.begin(), {}, 0
+    while queue:
+        send = queue.pop(0)
+        reply = ours.members[send.member].handle(send.stage, send.request)
+        sizes.setdefault(send.stage, (len(send.request), len(reply)))
+        journal = len(ours.journal.record or b"") or journal
+        queue += round_.reply(send.member, send.attempt, send.stage, reply)
+    return sizes, journal
+
+
+def test_the_sizes_on_the_protocols_page_are_those_of_the_messages():
+    page = (Path(__file__).parents[2] / "docs" / "protocols" / "secure-sum.md").read_text()
+    sizes, journal = measured(4)
+    for stage, (down, up) in sizes.items():
+        assert re.search(rf"^\| `{stage}` \|.*\| {down:,} \|.*\| {up:,} \|$", page, re.M), (stage, down, up)
+    assert f"**{sum(d for d, _ in sizes.values()):,}**" in page and f"**{sum(u for _, u in sizes.values()):,}**" in page
+    assert f"is {journal:,} bytes" in page
+    ten, _ = measured(10)
+    assert f"{sum(d for d, _ in ten.values()):,} down and {sum(u for _, u in ten.values()):,} up" in page
