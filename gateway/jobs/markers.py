@@ -105,14 +105,27 @@ class SqlMarkers:
         self._gate, self._rows, self._columns, self._clock = gate, rows, columns, clock
         self._max_roster_changes = max_roster_changes
         self._history = history
+        self._known: dict[str, tuple[dict[int, int], set[int]]] = {}
         self._changed: dict[tuple[Rows, frozenset[str]], int] = {}
 
     # --- reading -------------------------------------------------------------------------------------------
 
     def last_attempt(self, job: str, round_: int) -> int:
         """Return the highest attempt of the round that was ever answered, 0 for none."""
-        with self._database.read() as connection:
-            return self._last_attempt(connection, job, round_)
+        return self._marks(job)[0].get(round_, 0)
+
+    def _marks(self, job: str) -> tuple[dict[int, int], set[int]]:
+        """Return the attempts answered by round, and the rounds released: read once, kept up with each commit.
+
+        One process writes a job's markers, and the transactions below look at the tables themselves again.
+        """
+        if job not in self._known:
+            a, r = job_answers.c, job_releases.c
+            with self._database.read() as connection:
+                answers = connection.execute(select(a.round, a.attempt).where(a.job == job)).all()
+                releases = connection.execute(select(r.round).where(r.job == job)).scalars()
+                self._known[job] = ({row.round: row.attempt for row in answers}, set(releases))
+        return self._known[job]
 
     @staticmethod
     def _last_attempt(connection: Connection, job: str, round_: int) -> int:
@@ -121,9 +134,7 @@ class SqlMarkers:
 
     def spent(self, job: str, round_: int) -> bool:
         """Whether the round has been released, whatever the attempt."""
-        key = (job_releases.c.job == job) & (job_releases.c.round == round_)
-        with self._database.read() as connection:
-            return connection.execute(select(job_releases.c.id).where(key).limit(1)).first() is not None
+        return round_ in self._marks(job)[1]
 
     def position(self, job: str) -> bytes | None:
         """Return where the job stood when the latest round was answered, or None before the first."""
@@ -159,6 +170,7 @@ class SqlMarkers:
             else:
                 connection.execute(insert(job_answers).values(job=terms.job, round=terms.round, **values))
             self._log.append(connection, self._event(EventType.ROUND_ANSWERED, terms))
+        self._marks(terms.job)[0][terms.round] = terms.attempt
 
     def released(self, terms: Terms) -> None:
         """Record the round as spent, check and extend the release ledger, write the leaf.
@@ -179,6 +191,7 @@ class SqlMarkers:
             except IntegrityError:
                 raise ChaotianError("ROUND_SPENT", f"round {terms.round} was released already") from None
             if not missing:
+                self._marks(terms.job)[1].add(terms.round)
                 return
             # Comparing rows takes long: it is done between two transactions, once a job and earlier release.
             for rows, columns in missing:
