@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -78,10 +78,11 @@ class Space:
     Args:
         root: folder that takes all homes; made if missing.
         name: name of the space.
+        serving: the program that runs nodes and platform, `chaotian` itself unless a test puts its own before it.
     """
 
-    def __init__(self, root: Path, name: str = "demo") -> None:
-        self.root, self.name = root, name
+    def __init__(self, root: Path, name: str = "demo", *, serving: Sequence[str] = CHAOTIAN) -> None:
+        self.root, self.name, self.serving = root, name, serving
         root.mkdir(parents=True, exist_ok=True)
         self.platform = Member("platform", "platform", "Chongqing", root / "platform")
         self.members: dict[str, Member] = {}
@@ -114,12 +115,12 @@ class Space:
             path.write_bytes(secrets.token_bytes(32))
         return path
 
-    def start_platform(self) -> None:
-        """Make the platform and start it."""
+    def start_platform(self, *options: str) -> None:
+        """Make the platform, with further options of `platform init`, and start it."""
         main, enrol = free_ports(2)
         address, enrol_address = f"127.0.0.1:{main}", f"127.0.0.1:{enrol}"
         self.run(self.platform, "platform", "init", "--space", self.name, "--address", address,
-                 "--enrol-address", enrol_address, "--key-file", self.key_file(self.platform))  # fmt: skip
+                 "--enrol-address", enrol_address, "--key-file", self.key_file(self.platform), *options)  # fmt: skip
         self.serve(self.platform)
 
     def add(self, name: str, role: str, city: str) -> Member:
@@ -162,7 +163,7 @@ class Space:
         out = log.with_suffix(".out")
         with log.open("w") as stderr, out.open("w") as stdout:
             member.process = subprocess.Popen(
-                [*CHAOTIAN, kind, "serve"], env=env, stdout=stdout, stderr=stderr, text=True
+                [*self.serving, kind, "serve"], env=env, stdout=stdout, stderr=stderr, text=True
             )
         deadline = time.monotonic() + READY_SECONDS
         while "ready" not in out.read_text():

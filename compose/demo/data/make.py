@@ -21,10 +21,21 @@ LENDERS = {
     "U.S. BANK NATIONAL ASSOCIATION": "us-bank",
     "CAPITAL ONE NATL ASSOC": "capital-one",
 }
-HEADER = (
-    "LoanNr_ChkDgt,ApprovalDate,GrAppv,SBA_Appv,NoEmp,RetainedJob,"
-    "New,RevLineCr,UrbanRural,Created,Portion,Sector,Default"
-).split(",")
+HEADER = [
+    "LoanNr_ChkDgt",
+    "ApprovalDate",
+    "GrAppv",
+    "SBA_Appv",
+    "NoEmp",
+    "RetainedJob",
+    "New",
+    "RevLineCr",
+    "UrbanRural",
+    "Created",
+    "Portion",
+    "Sector",
+    "Default",
+]
 
 
 def sector(naics: str) -> str:
