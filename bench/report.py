@@ -124,6 +124,8 @@ def section(document: dict[str, Any]) -> str:
     facts = document["machine"]
     where = f"{facts['cpu']}, {facts['cores']} cores, {facts['memory_gib']} GiB, Python {facts['python']}"
     rows = [f"## {document['name']}", "", f"{where}; revision `{document['git']}`.", ""]
+    if facts["load"] > (facts["cores"] or 1):
+        rows[-2] += f" Taken while others used the machine (load {facts['load']}): wall times are too long."
     rows += ["| case | ours | peer | unit | better | runs, from – to | note |", "|---|---|---|---|---|---|---|"]
     rows += ["| " + " | ".join(cell.replace("|", "\\|") for cell in cells(each)) + " |" for each in document["results"]]
     return "\n".join(rows) + "\n"
