@@ -90,6 +90,7 @@ class Link:
         self._peer_session = b""
         self._up = asyncio.Event()
         self._wanted = asyncio.Event()  # a new connection is wanted although this one is good
+        self._missed = asyncio.Event()  # somebody asks while there is none
         self._stopping = asyncio.Event()
         self._last_error: ChaotianError | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -173,11 +174,17 @@ class Link:
             deadline: seconds from now.
 
         Raises:
-            ChaotianError: what the platform answered with; PLATFORM_UNREACHABLE, DEADLINE, OVERSIZED.
+            ChaotianError: what the platform answered with; PLATFORM_UNREACHABLE, within seconds where it is away
+                already; DEADLINE, OVERSIZED.
         """
         if not self.connected and self._last_error is not None and self._last_error.code in _FINAL:
             raise self._away()
-        return await self._session.request(kind, payload, stream=stream, deadline=deadline)
+        # A request under way outlives a reconnect. A new one is not kept waiting on a platform known to be away.
+        grace, down = None, self._session.down_since
+        if down is not None:
+            self._missed.set()
+            grace = time.monotonic() - down + self._limits.away
+        return await self._session.request(kind, payload, stream=stream, deadline=deadline, grace=grace)
 
     def on(self, kind: str, handler: NodeHandler) -> None:
         """Answer the platform's requests of `kind`."""
@@ -249,7 +256,13 @@ class Link:
             most = min(self._limits.backoff_most, self._limits.backoff_first * 2 ** min(attempt, 20))
             attempt += 1
             # Full jitter: many nodes that lost the same platform do not come back at once.
-            await asyncio.sleep(most * int.from_bytes(self._entropy.bytes(4), "big") / 2**32)
+            pause = most * int.from_bytes(self._entropy.bytes(4), "big") / 2**32
+            least = min(pause, self._limits.heartbeat)
+            await asyncio.sleep(least)
+            with contextlib.suppress(TimeoutError):  # sooner where somebody asks
+                async with asyncio.timeout(pause - least):
+                    await self._missed.wait()
+            self._missed.clear()
 
     async def _keep(self, connection: _Connection) -> ChaotianError:
         """Use a connection, and others that replace it without a gap, until one ends by itself."""

@@ -52,6 +52,7 @@ class Limits:
     heartbeat: float = 1.0
     dead_after: float = 3.0  # without a word from the other side
     grace: float = 2.0  # how long the platform waits for a member to come back
+    away: float = 4.0  # how long a new request of a node waits for a platform that is away
     handshake: float = 10.0
     backoff_first: float = 0.1
     backoff_most: float = 15.0
