@@ -49,7 +49,7 @@ def patterns(
         numbers: raw values, best with many digits.
         vectors: contiguous bytes of unmasked vectors, at least 8 each.
 
-    An encoding with fewer than 5 bytes other than zero is left out: it would be found by accident in a gigabyte.
+    An encoding with fewer than 5 bytes other than 0x00 and 0xff is left out: it is found by accident in a gigabyte.
     """
     out: dict[str, bytes] = {}
     for i, text in enumerate(texts):
@@ -63,7 +63,7 @@ def patterns(
                 out[f"number {i} as fixed point 2^{scale}"] = struct.pack("<q", fixed)
     for i, vector in enumerate(vectors):
         out[f"vector {i}"] = bytes(vector)
-    out = {name: raw for name, raw in out.items() if len(raw) - raw.count(0) >= 5}
+    out = {name: raw for name, raw in out.items() if len(raw) - raw.count(0) - raw.count(0xFF) >= 5}
     for name, raw in list(out.items()):
         # Base64 has three alignments; the middle of each is the same whatever stands around it.
         for shift in range(3):

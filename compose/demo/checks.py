@@ -124,16 +124,16 @@ def canary(here: Space, out: Path) -> dict[str, int]:
     everything.folder(out / "logs", scan)
     for bank in here.members.values():
         Canary(values[bank.name]).folder(bank.home, control)
-    everything.data("a run with the masks off", _unmasked(here), control)
+    everything.data("a run with the masks off", unmasked(banks), control)
     lines = [f"{kind}\t{where}\t{name}" for kind, each in (("found", scan), ("control", control))
              for where, name in sorted(each.hits)]  # fmt: skip
     (out / "canary.txt").write_text("\n".join(lines) + "\n")
     return {"bytes_searched": scan.searched, "found": scan.found, "control_found": control.found}
 
 
-def _unmasked(here: Space) -> bytes:
+def unmasked(banks: list[str]) -> bytes:
     """Return all messages of three rounds among the same banks with the masks taken out."""
-    programs = {name: program(name, len(here.members)) for name in here.members}
+    programs = {name: program(name, len(banks)) for name in banks}
     federation = LocalFederation(programs, SystemEntropy())
     sent: list[bytes] = []
     real_reply = CoordinatorRound.reply

@@ -1,0 +1,105 @@
+"""Documents are true: commands parse, links lead somewhere, TOML is read, codes are in the catalogue."""
+
+import re
+import shlex
+import subprocess
+import tomllib
+from importlib import import_module
+from pathlib import Path
+
+import click
+import pytest
+import typer
+
+from federation.errors import CATALOGUE
+from gateway.cli.main import GROUPS
+from gateway.jobs.document import from_written
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.M | re.S)
+TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return [body for kind, body in FENCE.findall(page.read_text()) if kind == language]
+
+
+def commands() -> list[tuple[Path, str]]:
+    found = []
+    for page in PAGES:
+        for block in blocks(page, "sh"):
+            found += [(page, line.strip()) for line in block.splitlines() if line.strip()]
+        inline = re.findall(r"`(chaotian [a-z]+ [a-z]+[^`]*|make [a-z-]+[^`]*)`", page.read_text())
+        found += [(page, line.replace("\n", " ")) for line in inline]
+    return found
+
+
+def parses(words: list[str]) -> None:
+    """Take `words` apart as the command line does, without running anything."""
+    if words[0] in ("--version", "--help"):
+        return
+    group = typer.main.get_command(import_module(f"gateway.cli.{words[0]}").app)
+    assert words[0] in GROUPS and isinstance(group, click.Group)
+    for verb in words[1].split("|"):  # `job show|accept` stands for each
+        command = group.commands[verb]
+        words_left = [word for word in words[2:] if not re.fullmatch(r"\[.*\]|…", word)]
+        context = click.Context(command, info_name=verb, resilient_parsing=True)
+        command.parse_args(context, words_left)
+        if len(words) > 2 or not any(isinstance(p, click.Argument) and p.required for p in command.params):
+            unknown = [w for w in context.args if w.startswith("-")]
+            options = {name for parameter in command.params for name in parameter.opts}
+            assert not unknown and {w.split("=")[0] for w in words_left if w.startswith("--")} <= options | {"--debug"}
+
+
+@pytest.mark.parametrize(("page", "line"), commands(), ids=lambda value: str(value)[-60:])
+def test_commands_parse(page: Path, line: str) -> None:
+    words = shlex.split(line, comments=True)
+    if not words:
+        return
+    if words[0] == "make":
+        assert words[1].split("=")[0] in TARGETS
+    elif words[0] in ("chaotian", ".venv/bin/chaotian"):
+        parses(words[1:])
+    elif words[0] in ("export", "head", "chmod", "python", "."):
+        return
+    else:
+        pytest.fail(f"{page.name}: nobody tests the command {line!r}")
+
+
+def test_links_lead_somewhere() -> None:
+    missing = []
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
+            if "://" not in target and not (page.parent / target).exists():
+                missing.append((page.name, target))
+    assert not missing
+
+
+def test_the_job_on_the_banks_page_is_one() -> None:
+    (text,) = blocks(ROOT / "docs/users/bank.md", "toml")
+    job = from_written(tomllib.loads(text), space="s", proposer="bank-a", nonce="0" * 32, created=0)
+    assert len(job.members) == 4
+
+
+def test_error_codes_in_documents_are_in_the_catalogue() -> None:
+    known = set(CATALOGUE)
+    for page in PAGES:
+        codes = set(re.findall(r"`([A-Z]{4,}(?:_[A-Z]+)+)`", page.read_text()))
+        others = {code for code in codes - known if not _in_code(code)}  # environment variables and constants are
+        assert not others, page.name
+
+
+def _in_code(word: str) -> bool:
+    grep = ["git", "grep", "-qwI", "-e", word, "--", "*.py", "Makefile"]
+    return subprocess.run(grep, cwd=ROOT, check=False).returncode == 0
+
+
+def test_every_code_that_is_raised_is_in_the_catalogue() -> None:
+    raised = set()
+    for room in ("federation", "gateway", "parties"):
+        for path in (ROOT / room).rglob("*.py"):
+            raised |= set(re.findall(r"ChaotianError\(\s*\"([A-Z_]+)\"", path.read_text()))
+    assert raised and raised <= set(CATALOGUE)
+    for code, entry in CATALOGUE.items():
+        assert entry.cause.endswith(".") and entry.remedy.endswith("."), code
