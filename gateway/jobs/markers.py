@@ -7,7 +7,7 @@ nothing before it has committed.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol
@@ -16,6 +16,7 @@ from sqlalchemy import Connection, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from federation.errors import ChaotianError
+from federation.primitives.signing import Verifier
 from federation.secure_sum.terms import Terms
 from gateway.audit.events import Event, EventType
 from gateway.jobs.ledger import Earlier, Release, check_release
@@ -84,6 +85,7 @@ class SqlMarkers:
         history: compares them with those of earlier releases.
         columns: of the dataset, that enter a round of the given operation.
         max_roster_changes: as the grant allows.
+        approved: the keys of all members that this node's owner approves, read afresh.
         clock: seconds since the epoch, UTC.
     """
 
@@ -99,12 +101,13 @@ class SqlMarkers:
         history: History,
         columns: Callable[[], tuple[str, ...]],
         max_roster_changes: int,
+        approved: Callable[[], Mapping[str, Verifier]],
         clock: Callable[[], float],
     ) -> None:
         self._member, self._database, self._store, self._log = member, database, store, log
         self._gate, self._rows, self._columns, self._clock = gate, rows, columns, clock
         self._max_roster_changes = max_roster_changes
-        self._history = history
+        self._history, self._approved = history, approved
         self._known: dict[str, tuple[dict[int, int], set[int]]] = {}
         self._changed: dict[tuple[Rows, frozenset[str]], int] = {}
 
@@ -159,6 +162,7 @@ class SqlMarkers:
                 refusal; STORAGE.
         """
         with self._database.begin() as connection:
+            self._store.check_open(connection, terms.job)
             last = self._last_attempt(connection, terms.job, terms.round)
             if terms.attempt <= last:
                 raise ChaotianError("LOST", f"attempt {last} of round {terms.round} was answered already")
@@ -176,8 +180,13 @@ class SqlMarkers:
         """Record the round as spent, check and extend the release ledger, write the leaf.
 
         Raises:
-            ChaotianError: ROUND_SPENT, RELEASE_DIFFERENCE, ROSTER_CHANGES, the grant's refusal; STORAGE.
+            ChaotianError: ROUND_SPENT, RELEASE_DIFFERENCE, ROSTER_CHANGES, CANCELLED, the grant's refusal; STORAGE;
+                NOT_APPROVED where a member of the roster was revoked, or its approval taken back, meanwhile.
         """
+        keys = self._approved()
+        for name, fingerprint in terms.roster:
+            if name not in keys or keys[name].fingerprint != fingerprint:
+                raise ChaotianError("NOT_APPROVED", f"{name} does not count for this node any more", member=name)
         release = Release(
             job=terms.job,
             dataset=self._rows.dataset,
@@ -187,7 +196,7 @@ class SqlMarkers:
         )
         for _ in range(ATTEMPTS):
             try:
-                missing = self._release(terms, release)
+                missing = self._release(terms, release, keys)
             except IntegrityError:
                 raise ChaotianError("ROUND_SPENT", f"round {terms.round} was released already") from None
             if not missing:
@@ -198,9 +207,12 @@ class SqlMarkers:
                 self._changed[rows, columns] = self._history.changed(rows, self._rows, columns)
         raise ChaotianError("STORAGE", "the release ledger changed too often meanwhile")
 
-    def _release(self, terms: Terms, release: Release) -> set[tuple[Rows, frozenset[str]]]:
+    def _release(
+        self, terms: Terms, release: Release, keys: Mapping[str, Verifier]
+    ) -> set[tuple[Rows, frozenset[str]]]:
         """Check and write in one transaction; return what has to be compared first, where nothing was written."""
         with self._database.begin() as connection:
+            self._store.check_open(connection, terms.job)
             changes = self._own_rounds(connection, terms)
             if changes > self._max_roster_changes:
                 raise ChaotianError("ROSTER_CHANGES", f"at most {self._max_roster_changes} changes are allowed")
@@ -214,7 +226,7 @@ class SqlMarkers:
                 [Earlier(old, self._changed[rows, columns]) for old, rows, columns in past],
                 min_members=terms.min_members,
                 min_rows=terms.min_rows,
-                consents=self._store.consenting(connection, terms.job) if past else (),
+                consents=self._store.consenting(connection, terms.job, keys) if past else (),
             )
             self._write(connection, terms, release)
             self._log.append(connection, self._event(EventType.ROUND_RELEASED, terms))

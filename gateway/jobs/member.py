@@ -29,7 +29,7 @@ from gateway.grants.decision import UseRequest
 from gateway.jobs.data import DatasetHistory, GrantGate, Requester, training_rows, use_request
 from gateway.jobs.document import JobDocument
 from gateway.jobs.markers import Log, SqlMarkers
-from gateway.jobs.papers import ACCEPTANCE, Acceptance, open_paper
+from gateway.jobs.papers import ACCEPTANCE, Acceptance, open_paper, verify_proposal
 from gateway.jobs.stage import REPLY, REQUEST, open_stage, seal_stage
 from gateway.jobs.store import ACCEPT, JobRow, JobStore
 from gateway.storage.base import Database
@@ -95,6 +95,18 @@ def make_program(document: JobDocument, datasets: DatasetBook, snapshot: str) ->
     frame = datasets.load(document.dataset, list(document.columns), snapshot=snapshot)
     test = datasets.load(document.test, list(document.columns)) if document.test else None
     return Scorecard(document.scorecard(), frame, members=len(document.members), test=test)
+
+
+def check_proposal(row: JobRow, approved: Mapping[str, Verifier], coordinator: Verifier, platform: str) -> None:
+    """Check that the proposer signed the job with the key this node approved, whatever key was listed when it came.
+
+    Raises:
+        ChaotianError: NOT_APPROVED naming the proposer; SIGNATURE.
+    """
+    proposer = row.document.proposer
+    if proposer != platform and proposer not in approved:
+        raise ChaotianError("NOT_APPROVED", f"not approved by this node's owner: {proposer}", member=proposer)
+    verify_proposal(row.proposal, coordinator if proposer == platform else approved[proposer])
 
 
 def verified_acceptances(
@@ -247,6 +259,7 @@ class RunningJob:
         row = home.store.get(self.job)
         document = row.document
         approved = home.peers.approved()
+        check_proposal(row, approved, home.peers.coordinator(), home.platform)
         acceptances = verified_acceptances(row, home.store.papers(self.job, ACCEPT), approved)
         own = acceptances[home.member]
         dataset = home.datasets.get(document.dataset)
@@ -267,6 +280,7 @@ class RunningJob:
             history=DatasetHistory(home.datasets),
             columns=lambda: program.columns,
             max_roster_changes=changes,
+            approved=home.peers.approved,
             clock=home.clock,
         )
         view = JobView(

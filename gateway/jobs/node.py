@@ -25,7 +25,7 @@ from gateway.grants.decision import Decision, UseRequest, no_grant
 from gateway.jobs import states
 from gateway.jobs.data import Requester, use_request
 from gateway.jobs.document import JobDocument, from_toml
-from gateway.jobs.member import Home, Peers, RunningJob, make_program, own_grant, verified_acceptances
+from gateway.jobs.member import Home, Peers, RunningJob, check_proposal, make_program, own_grant, verified_acceptances
 from gateway.jobs.models import ModelStore
 from gateway.jobs.papers import (
     ACCEPTANCE,
@@ -213,6 +213,8 @@ class NodeJobs:
             (CONSENTS, bundle.consents, self._check_consent),
         ):
             for member, paper in papers.items():
+                if member == self.member:
+                    continue  # this node's own words are its own copy: an older one that comes back says nothing
                 try:
                     check(document, member, paper)
                 except ChaotianError as error:
@@ -479,6 +481,7 @@ class NodeJobs:
             raise ChaotianError(
                 "NOT_APPROVED", f"not approved by this node's owner: {', '.join(missing)}", member=missing[0]
             )
+        check_proposal(row, approved, self._peers.coordinator(), PLATFORM)
         return ""
 
     def request_of(self, prefix: str) -> UseRequest:

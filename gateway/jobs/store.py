@@ -10,9 +10,11 @@ from typing import Any
 from sqlalchemy import Connection, delete, insert, select, update
 
 from federation.errors import ChaotianError
+from federation.primitives.signing import Verifier
 from gateway.jobs import states
 from gateway.jobs.document import JobDocument
-from gateway.jobs.papers import ACCEPTANCE, Acceptance, Bundle, body_of, proposed
+from gateway.jobs.papers import ACCEPTANCE, Acceptance, Bundle, Consent, body_of, open_paper, proposed
+from gateway.jobs.papers import CONSENT as CONSENT_TAG
 from gateway.storage.base import Database
 from gateway.storage.tables.jobs import job_papers, jobs
 
@@ -145,13 +147,38 @@ class JobStore:
         papers = self.papers(job, ACCEPT)
         return {name: Acceptance.decode(body_of(ACCEPTANCE, paper)) for name, paper in papers.items()}
 
-    def consenting(self, connection: Connection, job: str) -> frozenset[str]:
-        """Return the members that signed an exposure consent for the job, on its own or with their acceptance."""
-        own = set(self.papers_in(connection, job, CONSENT))
-        for member, paper in self.papers_in(connection, job, ACCEPT).items():
-            if Acceptance.decode(body_of(ACCEPTANCE, paper)).exposure_consent:
-                own.add(member)
+    def consenting(self, connection: Connection, job: str, keys: Mapping[str, Verifier]) -> frozenset[str]:
+        """Return the members that signed an exposure consent for the job, on its own or with their acceptance.
+
+        Args:
+            keys: those this node's owner approved. A paper is taken in under whatever key the directory lists at that
+                moment, which the platform can change and change back; here only an approved key counts.
+        """
+        own = set()
+        for kind, tag, form in ((CONSENT, CONSENT_TAG, Consent), (ACCEPT, ACCEPTANCE, Acceptance)):
+            for member, paper in self.papers_in(connection, job, kind).items():
+                if member not in keys:
+                    continue
+                try:
+                    given: Any = form.decode(open_paper(tag, paper, keys[member], member))
+                except ChaotianError:
+                    continue
+                if (given.job, given.member) == (job, member) and getattr(given, "exposure_consent", True):
+                    own.add(member)
         return frozenset(own)
+
+    @staticmethod
+    def check_open(connection: Connection, job: str) -> None:
+        """Refuse what is asked of a job that ended here, within the transaction that would let something out.
+
+        Raises:
+            ChaotianError: CANCELLED; LOST for one that is done or has failed.
+        """
+        state = connection.execute(select(jobs.c.state).where(jobs.c.id == job)).scalar_one_or_none()
+        if state == states.CANCELLED:
+            raise ChaotianError("CANCELLED", "this job was cancelled")
+        if state in states.ENDED:
+            raise ChaotianError("LOST", f"this job is {state} at this member")
 
     def bundle(self, job: str) -> Bundle:
         """Return all papers of a job as one."""

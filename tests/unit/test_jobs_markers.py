@@ -25,7 +25,8 @@ from gateway.storage.tables.jobs import job_answers, job_releases
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("bank-a", "bank-b", "bank-c", "bank-d")
-KEYS = {name: Signer(bytes([i + 1]) * 32).verifier.fingerprint for i, name in enumerate(NAMES)}
+APPROVED = {name: Signer(bytes([i + 1]) * 32).verifier for i, name in enumerate(NAMES)}
+KEYS = {name: key.fingerprint for name, key in APPROVED.items()}
 
 
 def terms_of(round_=1, attempt=1, *, job="1" * 64, members=NAMES, operation="scorecard.newton") -> Terms:
@@ -72,7 +73,7 @@ def make(folder: Path, **changes):
         "member": "bank-a", "database": database, "store": JobStore(database, lambda: 1.0),
         "log": AuditLog(database, Identity(), folder / "log", clock=lambda: 1.0), "gate": Gate(),
         "rows": Rows("loans", "3" * 64, "{}"), "history": History(), "columns": lambda: ("x", "y"),
-        "max_roster_changes": 1, "clock": lambda: 1.0,
+        "max_roster_changes": 1, "approved": lambda: APPROVED, "clock": lambda: 1.0,
     } | changes  # fmt: skip
     return SqlMarkers(**options), database
 
@@ -163,7 +164,7 @@ def test_another_job_with_one_bank_less_is_refused_unless_that_bank_consents(tmp
     class Store(JobStore):
         agreed: frozenset[str] = frozenset()
 
-        def consenting(self, connection, job):
+        def consenting(self, connection, job, keys):
             return self.agreed
 
     markers, database = make(tmp_path)
