@@ -3,16 +3,22 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 NAME ?=
+HERE := $(shell grep -qF "$(CURDIR)/$(VENV)/" $(VENV)/bin/pip 2>/dev/null && echo yes)
 
-.PHONY: help setup setup-test setup-peer demo test bench soak protos lock clean
+.PHONY: help setup setup-test setup-peer demo test bench soak protos clean FORCE
 
 help:
+	@echo "Commands (with another interpreter: make PYTHON=python3.12 demo; only the first one needs it):"
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 setup: $(VENV)/.runtime  ## the environment alone
 setup-test: $(VENV)/.test
 setup-peer: $(VENV)/.peer
 
+# The commands in an environment name its folder: one that was moved with the tree is made again.
+ifneq ($(HERE),yes)
+$(VENV)/.runtime $(VENV)/.test $(VENV)/.peer: FORCE
+endif
 $(VENV)/.runtime: requirements/runtime.txt pyproject.toml compose/setup.py
 	@$(PYTHON) compose/setup.py runtime
 $(VENV)/.test: $(VENV)/.runtime requirements/test.txt

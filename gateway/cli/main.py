@@ -14,6 +14,7 @@ from typing import Annotated, Any, NoReturn
 
 import click
 import typer
+import typer.core
 from typer.core import TyperGroup
 
 from federation.errors import ChaotianError
@@ -32,6 +33,7 @@ GROUPS = {
 
 
 INTERRUPTED = 130  # what Typer makes of Ctrl-C
+typer.core.HAS_RICH = False  # else it writes `\[required]` into help that no Rich prints
 
 
 def _module(name: str) -> str:
@@ -87,7 +89,7 @@ def root(
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
-    """Run the command line and leave with the exit status of BARS: 0 done, else who has to act."""
+    """Run the command line and leave with its exit status (see `run`), which says who has to act."""
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 
