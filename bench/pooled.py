@@ -22,7 +22,7 @@ class PooledScorecard:
         label: column of the outcome.
         features: job features as documents ({name, type, levels}).
         penalty: λ.
-        min_rows: floor below which a level joins the reference.
+        min_rows: floor below which a level joins the reference, which is then the most frequent level.
         constants: pooled rows that give means, deviations and merging, where they differ from `training`
             (after a loss the job keeps the constants of the rows it began with).
     """
@@ -50,7 +50,11 @@ class PooledScorecard:
                 self._moments[name] = (float(column.mean()), float(column.std(ddof=0)))
             else:
                 counts = base[name].astype(str).value_counts()
-                self._dummies[name] = [x for x in feature["levels"][1:] if counts.get(x, 0) >= min_rows]
+                levels = list(feature["levels"])
+                small = any(0 < counts.get(x, 0) < min_rows for x in levels)
+                # where something is merged, it joins the most frequent level, which is then the reference
+                reference = sorted(levels, key=lambda x: (-counts.get(x, 0), x))[0] if small else levels[0]
+                self._dummies[name] = [x for x in levels if x != reference and counts.get(x, 0) >= min_rows]
         x, y = self.design(training), training[label].astype(float).to_numpy()
         fit = LogisticRegression(
             C=1.0 / penalty if penalty else np.inf, solver="newton-cholesky", tol=1e-12, max_iter=500

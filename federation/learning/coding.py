@@ -35,7 +35,7 @@ class Numeric:
 
 @dataclass(frozen=True)
 class Category:
-    """A category as one dummy (0 or 1) for each kept level; all other levels count as the reference."""
+    """A category as one dummy (0 or 1) for each kept level; all others count as the reference, the first one."""
 
     name: str
     levels: tuple[str, ...]
@@ -43,7 +43,7 @@ class Category:
 
     @property
     def reference(self) -> str:
-        """The first declared level."""
+        """The level that the dummies are held against."""
         return self.levels[0]
 
     @property
@@ -118,6 +118,19 @@ def _part(entry: Mapping[str, Any]) -> Numeric | Category:
             raise ValueError
         return category
     raise ValueError
+
+
+def reference_first(counts: Mapping[str, int], levels: Sequence[str], min_rows: int) -> tuple[str, ...]:
+    """Return `levels` with the reference in front: the declared one, or the most frequent where levels are too small.
+
+    Levels below the floor are merged into the reference. Were that the proposer's choice, two jobs over the same rows
+    with two references would show the total of the small level as their difference: so it follows from the counts
+    alone. Of equally frequent levels it is the one whose name comes first.
+    """
+    if not any(0 < counts[level] < min_rows for level in levels):
+        return tuple(levels)
+    first = min(levels, key=lambda level: (-counts[level], level))
+    return (first, *(level for level in levels if level != first))
 
 
 def merge_levels(counts: Mapping[str, int], levels: Sequence[str], min_rows: int) -> tuple[str, ...]:

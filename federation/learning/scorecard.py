@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from federation.errors import ChaotianError
-from federation.learning.coding import Category, Coding, Numeric, merge_levels
+from federation.learning.coding import Category, Coding, Numeric, merge_levels, reference_first
 from federation.learning.exact import GRID_BITS, exact_sum, nearest_float, nearest_root
 from federation.learning.frame import Feature, Frame, ScorecardSpec
 from federation.learning.holdout import held_out
@@ -89,6 +89,7 @@ class Scorecard:
         self._rows = 0
         self._bads = 0
         self._means: dict[str, float] = {}
+        self._order: dict[str, tuple[str, ...]] = {}  # levels of each category, the reference first
         self._kept: dict[str, tuple[str, ...]] = {}
         self._coding: Coding | None = None
         self._newton: Newton | None = None
@@ -161,6 +162,7 @@ class Scorecard:
                 "rows": str(self._rows),
                 "bads": str(self._bads),
                 "means": {name: value.hex() for name, value in self._means.items()},
+                "order": {name: list(levels) for name, levels in self._order.items()},
                 "kept": {name: list(levels) for name, levels in self._kept.items()},
                 "coding": None if self._coding is None else self._coding.document(),
                 "newton": None if self._newton is None else self._newton.document(),
@@ -180,7 +182,12 @@ class Scorecard:
             if document["spec"] != self._spec_hash:
                 raise ChaotianError("STATE_MISMATCH", "the saved state belongs to a job with other parameters")
             means = {str(name): float.fromhex(value) for name, value in document["means"].items()}
+            order = {str(name): tuple(map(str, levels)) for name, levels in document["order"].items()}
             kept = {str(name): tuple(map(str, levels)) for name, levels in document["kept"].items()}
+            declared = {feature.name: sorted(feature.levels) for feature in self._categories}
+            counted = document["phase"] != "counts"
+            if {name: sorted(levels) for name, levels in order.items()} != (declared if counted else {}):
+                raise ValueError
             coding = None if document["coding"] is None else Coding.from_document(document["coding"])
             newton = None
             if document["newton"] is not None:
@@ -195,7 +202,7 @@ class Scorecard:
         except (TypeError, KeyError, ValueError, AttributeError, OverflowError):
             raise ChaotianError("BAD_DOCUMENT", "the saved state of the job cannot be read") from None
         self._phase, self._round, self._rows, self._bads = document["phase"], round_, rows, bads
-        self._means, self._kept, self._coding, self._newton = means, kept, coding, newton
+        self._means, self._order, self._kept, self._coding, self._newton = means, order, kept, coding, newton
         self._design = None
 
     # --- floors after a loss ------------------------------------------------------------------------------------
@@ -342,6 +349,7 @@ class Scorecard:
             raise ChaotianError("ONE_CLASS")
         if min(bads, rows - bads) < floor:
             self._refuse("MIN_ROWS", f"one outcome has fewer than {floor} training rows in all")
+        order: dict[str, tuple[str, ...]] = {}
         kept: dict[str, tuple[str, ...]] = {}
         at = 0
         for feature in self._categories:
@@ -351,7 +359,9 @@ class Scorecard:
                 raise ChaotianError("MALFORMED", f"the pooled counts of {feature.name} do not add up to all rows")
             if max(counts) == rows:
                 raise ChaotianError("CONSTANT_FEATURE", f"{feature.name} has one level in every pooled row")
-            kept[feature.name] = merge_levels(dict(zip(feature.levels, counts, strict=True)), feature.levels, floor)
+            by_level = dict(zip(feature.levels, counts, strict=True))
+            order[feature.name] = reference_first(by_level, feature.levels, floor)
+            kept[feature.name] = merge_levels(by_level, order[feature.name], floor)
         means: dict[str, float] = {}
         for index, feature in enumerate(self._numeric):
             if totals["varied"][index] == 0:
@@ -361,7 +371,7 @@ class Scorecard:
             means[feature.name] = nearest_float(
                 Fraction(totals["sums"][index], rows << (SUM_SHIFT + MOMENT_BITS)),
             )
-        self._rows, self._bads, self._means, self._kept = rows, bads, means, kept
+        self._rows, self._bads, self._means, self._order, self._kept = rows, bads, means, order, kept
         if MIN_TRAINING_ROWS <= rows < self._rows_needed():
             self._refuse(
                 "MIN_ROWS",
@@ -396,7 +406,7 @@ class Scorecard:
             if feature.type == "numeric":
                 parts.append(Numeric(feature.name, self._means[feature.name], deviations[feature.name]))
             else:
-                parts.append(Category(feature.name, feature.levels, self._kept[feature.name]))
+                parts.append(Category(feature.name, self._order[feature.name], self._kept[feature.name]))
         self._coding = Coding(tuple(parts))
         self._newton = Newton([0] * len(self._coding.names), self.spec.penalty, self.spec.max_rounds)
         self._phase = "newton"
@@ -422,7 +432,7 @@ class Scorecard:
         for feature in self._categories:
             kept = self._kept.get(feature.name, ())
             if kept:  # a column whose levels are all merged publishes nothing
-                names += [f"{feature.name}={level}" for level in (*kept, feature.levels[0])]
+                names += [f"{feature.name}={level}" for level in (*kept, self._order[feature.name][0])]
         return names
 
     def _cells(self) -> dict[str, int]:
@@ -437,7 +447,7 @@ class Scorecard:
                 own = dict(zip(feature.levels, self._own_levels(feature), strict=True))
                 for level in kept:
                     counts[f"{feature.name}={level}"] = own.pop(level)
-                counts[f"{feature.name}={feature.levels[0]}"] = sum(own.values())
+                counts[f"{feature.name}={self._order[feature.name][0]}"] = sum(own.values())
         cells = {name: int(count >= floor) for name, count in counts.items()}
         for feature in self._numeric:
             cells[VALUES_OF + feature.name] = int(_different(self._training.numeric(feature.name)) > FEW)

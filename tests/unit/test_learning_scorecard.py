@@ -216,11 +216,12 @@ def test_small_levels_are_merged_and_recorded():
     assert next(p for p in model.document["coding"] if p["name"] == "kind")["merged"] == ["d"]
 
 
-def test_a_reference_below_the_floor_takes_in_the_smallest_level():
+def test_a_reference_below_the_floor_joins_the_most_frequent_level():
     frames = three(rows=300, levels=("a", "b", "c"), weights=(0.01, 0.6, 0.39))
     model = run_plain(programs(made_spec(penalty=1.0), frames))["bank-1"].model()
-    assert "kind=b" in [line.name for line in model.coefficients]
-    assert "kind=c" not in [line.name for line in model.coefficients]
+    part = next(p for p in model.document["coding"] if p["name"] == "kind")
+    assert (part["levels"], part["kept"], part["merged"]) == (["b", "a", "c"], ["c"], ["a"])
+    assert "kind=b" not in [line.name for line in model.coefficients]
 
 
 def test_floors_are_lost_where_no_survivor_affirms_a_cell():
