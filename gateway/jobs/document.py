@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from federation.errors import ChaotianError
-from federation.learning.frame import Feature, ScorecardSpec
+from federation.learning.frame import MAX_NAME, Feature, ScorecardSpec
 from federation.primitives.encoding import canonical_json, parse_canonical_json
 from federation.secure_sum.terms import MAX_ROSTER, MIN_ROSTER
 
@@ -23,8 +23,10 @@ KINDS = ("scorecard",)
 RESULT_TO = {"scorecard": ("members",)}  # everything a later step derives from stays with the members
 LIMIT = 256 << 10  # bytes of a document
 ROWS_FLOOR = 30
+# Who holds a row out is known from its identifier and the seed. With any share a proposer could choose both so that
+# one firm alone changes sides, and read from who refuses (RELEASE_DIFFERENCE) which bank has it.
+HOLDOUTS = tuple(k / 20 for k in range(11))
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
-_COLUMN = re.compile(r"[^\x00-\x1f\x7f]{1,120}")
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _WORD_OR_NONE = re.compile(rf"(?:{_WORD.pattern})?")
 _NONCE = re.compile(r"[0-9a-f]{32}")
@@ -54,7 +56,7 @@ class JobDocument:
         label: column of the outcome, 0 or 1.
         features: columns with their types and, for categories, levels.
         test: name of a second dataset at every member to compare models on; empty where the held-out rows serve.
-        holdout: share of each member's rows that stays out of training, 0 to 0.5.
+        holdout: share of each member's rows that stays out of training: a multiple of 0.05 from 0 to 0.5.
         seed: decides which rows are held out.
         penalty: weight of the squared coefficients, at least 0.
         min_members: smallest roster a round may have.
@@ -165,7 +167,7 @@ class JobDocument:
             members=read.names("members"),
             exposed=read.names("exposed"),
             dataset=read.matching("dataset", _WORD, "a word of at most 64 letters, digits, dots and hyphens"),
-            label=read.matching("label", _COLUMN, "a column name"),
+            label=read.column("label"),
             features=read.features("features"),
             test=read.matching("test", _WORD_OR_NONE, "a dataset's name, or left out"),
             holdout=read.number("holdout", 0.0, 0.5),
@@ -192,6 +194,8 @@ class JobDocument:
             raise _bad("exposed", "members that do not take part; those that do consent when they accept")
         if self.result_to not in RESULT_TO[self.kind]:
             raise _bad("result_to", f"for a {self.kind} one of: {', '.join(RESULT_TO[self.kind])}")
+        if self.holdout not in HOLDOUTS:
+            raise _bad("holdout", "a multiple of 0.05 from 0 to 0.5")
         if self.label in {feature.name for feature in self.features}:
             raise _bad("label", "a column that is not among the features")
         return self
@@ -274,6 +278,12 @@ class _Reader:
     def name(self, field: str) -> str:
         return self.matching(field, _NAME, "a name of lower-case letters, digits and inner hyphens")
 
+    def column(self, field: str) -> str:
+        value = self._take(field)
+        if not isinstance(value, str) or not 1 <= len(value) <= MAX_NAME or not value.isprintable():
+            raise _bad(field, f"a column name of at most {MAX_NAME} printable characters")
+        return value
+
     def one_of(self, field: str, known: tuple[str, ...]) -> str:
         value = self._take(field)
         if not isinstance(value, str) or value not in known:
@@ -311,6 +321,6 @@ class _Reader:
         if len({feature.name for feature in features}) != len(features):
             raise _bad(field, "columns that are each named once")
         for feature in features:
-            if not _COLUMN.fullmatch(feature.name):
-                raise _bad(field, "column names without control characters")
+            if not all(text.isprintable() for text in (feature.name, *feature.levels)):
+                raise _bad(field, "names of columns and levels without control characters")
         return features

@@ -24,6 +24,7 @@ from federation.secure_sum.program import JobView
 from federation.secure_sum.terms import Terms, state_digest
 from gateway.audit.events import Event, EventType
 from gateway.datasets.book import Dataset, DatasetBook
+from gateway.datasets.schema import Schema
 from gateway.grants.book import GrantBook
 from gateway.grants.decision import UseRequest
 from gateway.jobs.data import DatasetHistory, GrantGate, Requester, training_rows, use_request
@@ -86,12 +87,28 @@ def own_grant(document: JobDocument, member: str) -> str:
     return digest("chaotian/own-data/v1", [document.id.encode(), member.encode()]).hex()
 
 
+def check_types(document: JobDocument, schema: Schema) -> None:
+    """Check that a job takes numbers for numbers and categories for categories.
+
+    Levels that look like numbers could be summed as such in a second job, and small levels told apart by that.
+
+    Raises:
+        ChaotianError: DATA_TYPE naming the column; DATA_COLUMN.
+    """
+    for feature in document.features:
+        kind = schema.columns[schema.index(feature.name)].type
+        if (kind == "category") != (feature.type == "category"):
+            detail = f"column {feature.name} is {kind} here, the job takes it as {feature.type}"
+            raise ChaotianError("DATA_TYPE", detail)
+
+
 def make_program(document: JobDocument, datasets: DatasetBook, snapshot: str) -> Scorecard:
     """Return the job's program over this member's rows.
 
     Raises:
         ChaotianError: DATA_* naming the column, NOT_FOUND for the dataset, OVERFLOW, NOT_FINITE.
     """
+    check_types(document, datasets.snapshot_schema(snapshot))
     frame = datasets.load(document.dataset, list(document.columns), snapshot=snapshot)
     test = datasets.load(document.test, list(document.columns)) if document.test else None
     return Scorecard(document.scorecard(), frame, members=len(document.members), test=test)

@@ -10,9 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.plain import quantised, sum_round
+from federation.errors import ChaotianError
 from federation.learning import scorecard
 from federation.learning.coding import merge_levels, reference_first
+from federation.learning.holdout import held_out
 from federation.learning.scorecard import Scorecard
+from gateway.datasets.schema import parse_schema
+from gateway.jobs.document import from_toml
+from gateway.jobs.member import check_types
 from tests.support.scorecards import made_spec, make_frame
 
 LEVELS = ("a", "b", "c", "rare")
@@ -60,6 +65,40 @@ def test_with_a_reference_of_the_proposers_choice_two_jobs_show_it(monkeypatch):
     pooled = np.concatenate([frame.columns["x0"] for frame in data.values()])
     true = (data["bank-2"].columns["x0"][7] - pooled.mean()) / pooled.std()
     assert carve(data) == pytest.approx(true, abs=1e-5)
+
+
+@pytest.mark.parametrize(("kind", "taken", "refused"), [
+    ("category", "numeric", True), ("numeric", "category", True), ("integer", "category", True),
+    ("category", "category", False), ("numeric", "numeric", False), ("integer", "numeric", False),
+])  # fmt: skip
+def test_levels_are_not_summed_as_numbers_nor_numbers_counted_as_levels(kind, taken, refused):
+    """Σ code · amount beside Σ amount of each level solves for the level that was merged."""
+    schema = parse_schema(f'id = "id"\n[columns.industry]\ntype = "{kind}"\n[columns.y]\ntype = "integer"'.encode())
+    levels = 'levels = ["6201", "6202"]' if taken == "category" else ""
+    toml = (
+        'kind = "scorecard"\npurpose = "p"\nmembers = ["a", "b", "c"]\ndataset = "loans"\nlabel = "y"\n'
+        f'[[features]]\nname = "industry"\ntype = "{taken}"\n{levels}'
+    )
+    document = from_toml(toml.encode(), space="s", proposer="a", nonce="0" * 32, created=1)
+    if not refused:
+        check_types(document, schema)
+        return
+    with pytest.raises(ChaotianError) as caught:
+        check_types(document, schema)
+    assert caught.value.code == "DATA_TYPE"
+
+
+def test_a_row_does_not_change_sides_by_itself():
+    """With any share, share and seed could be chosen so that one known firm is held out and nobody else."""
+    ids = [f"firm-{i}" for i in range(400)]
+    seeds = (f"s{i}" for i in range(4000))
+    found = next(seed for seed in seeds if held_out(["firm-7"], seed, 0.001)[0])
+    assert held_out(ids, found, 0.001).sum() == 1  # control: the refusal of a second job would say who has firm-7
+    toml = 'kind = "scorecard"\npurpose = "p"\nmembers = ["a", "b", "c"]\ndataset = "loans"\nlabel = "y"\n'
+    toml += f'seed = "{found}"\nholdout = 0.001\n[[features]]\nname = "x"\ntype = "numeric"'
+    with pytest.raises(ChaotianError) as caught:
+        from_toml(toml.encode(), space="s", proposer="a", nonce="0" * 32, created=1)
+    assert caught.value.code == "BAD_DOCUMENT" and "holdout" in caught.value.detail
 
 
 @given(st.lists(st.integers(0, 90), min_size=2, max_size=5), st.integers(30, 60), st.integers(30, 60))
