@@ -34,7 +34,7 @@ from federation.primitives.shamir import split
 from federation.primitives.signing import Signer
 from federation.secure_sum import messages as m
 from federation.secure_sum.program import Contribution, JobView, Markers, Program
-from federation.secure_sum.terms import MIN_ROSTER, STAGES, TERMS_TAG, VERIFIED_BYTES, Terms, state_digest
+from federation.secure_sum.terms import MIN_ROSTER, STAGES, TERMS_TAG, VERIFIED_BYTES, Layout, Terms, state_digest
 from federation.secure_sum.transcript import as_vector, verify
 
 # What may follow what: a request for any other stage is out of order.
@@ -100,24 +100,32 @@ class MemberJob:
         self.failure: ChaotianError | None = None
         self._signer, self._markers, self._entropy = signer, markers, entropy
         self._last_result = m.NOTHING
+        self._state_key = b""  # from the group key of the last result: without it the state's hash could be tried out
         self._last_roster: tuple[str, ...] | None = None
         self._roster_changes = 0
         self._attempt: _Attempt | None = None
         self._asked = (0, 0)  # highest (round, attempt) begun since the start of this process
         # This round's own values: the same in every attempt of the round, and in memory only.
         self._own: Mapping[str, Contribution] | None = None
+        # What the program derived: it changes with `advance` and `restore` only, and is asked for at every stage.
+        self._state: bytes | None = None
+        self._layout: Layout | None = None
 
     # --- position, for going on after a restart ------------------------------------------------------------
 
     def snapshot(self) -> bytes:
-        """Return where the job stands after the last verified result: canonical JSON, nothing private in it."""
+        """Return where the job stands after the last verified result: canonical JSON.
+
+        Totals' successors stand in it and the key of the state's hash: it is for this member's own disk alone.
+        """
         return canonical_json(
             {
                 "round": self.round,
                 "last_result": self._last_result.hex(),
                 "last_roster": list(self._last_roster) if self._last_roster is not None else None,
                 "roster_changes": self._roster_changes,
-                "state": self.program.state().decode(),
+                "state_key": self._state_key.hex(),
+                "state": self._derived_state().decode(),
             }
         )
 
@@ -129,14 +137,29 @@ class MemberJob:
             round_, changes = int(position["round"]), int(position["roster_changes"])
             last_result = bytes.fromhex(position["last_result"])
             last_roster = tuple(str(name) for name in roster) if roster is not None else None
-            if round_ < 1 or changes < 0 or len(last_result) != 32:
+            state_key = bytes.fromhex(position["state_key"])
+            if round_ < 1 or changes < 0 or len(last_result) != 32 or len(state_key) not in (0, 32):
                 raise ValueError
             self.program.restore(state)
         except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
             raise ChaotianError("STORAGE", "the stored position of the job cannot be read") from None
         self.round, self._roster_changes = round_, changes
-        self._last_result, self._last_roster = last_result, last_roster
-        self._attempt = self._own = None
+        self._last_result, self._last_roster, self._state_key = last_result, last_roster, state_key
+        self._attempt = self._own = self._state = self._layout = None
+
+    def _derived_state(self) -> bytes:
+        if self._state is None:
+            self._state = self.program.state()
+        return self._state
+
+    def state_hash(self) -> bytes:
+        """Return the hash (32 bytes) under which the derived state stands in terms, adverts and statuses."""
+        return state_digest(self._derived_state(), self._state_key)
+
+    def _derived_layout(self) -> Layout:
+        if self._layout is None:
+            self._layout = self.program.layout()
+        return self._layout
 
     # --- the one door --------------------------------------------------------------------------------------
 
@@ -260,9 +283,9 @@ class MemberJob:
             size = terms.layout.byte_length * len(terms.roster)
             if size > VERIFIED_BYTES:
                 raise ChaotianError("UNVERIFIABLE", f"the transcript would have {size} bytes, at most {VERIFIED_BYTES}")
-        if terms.operation != self.program.operation or terms.layout != self.program.layout():
+        if terms.operation != self.program.operation or terms.layout != self._derived_layout():
             raise wrong("operation or layout")
-        if terms.state_hash != state_digest(self.program.state()):
+        if terms.state_hash != self.state_hash():
             raise ChaotianError("STATE_MISMATCH", "the terms name a state this member did not derive")
         self._check_roster(terms)
 
@@ -463,15 +486,17 @@ class MemberJob:
         """Add the transcript up again, decrypt the total, derive the next step, and say where this member stands."""
         terms = attempt.terms
         totals: Mapping[str, list[int]] = {}
-        result_hash = m.result_hash(terms, b"")
+        result_hash = m.result_hash(terms, b"", attempt.group_key)
         if terms.result_to != "platform":
             total = self._total(attempt, body)
-            result_hash, totals = m.result_hash(terms, raw(total)), fixed_point.Totals(terms.layout, total)
+            result_hash, totals = m.result_hash(terms, raw(total), attempt.group_key), fixed_point.Totals(terms.layout, total)
         elif any(len(part) for part in unpack_views("result", body, 3)):
             raise ChaotianError("MALFORMED", "under result_to platform a result request is empty")
         # The position moves before the program does: whatever it raises, no result is taken in twice.
-        self._own = None
+        self._own = self._state = self._layout = None
         self._last_result = result_hash
+        if terms.group:
+            self._state_key = m.state_key(terms, attempt.group_key)
         if self._last_roster is not None and self._last_roster != terms.members:
             self._roster_changes += 1
         self._last_roster = terms.members
@@ -510,10 +535,10 @@ class MemberJob:
         return total
 
     def _status(self) -> m.Status:
-        state = state_digest(self.program.state())
+        state = self.state_hash()
         if self.program.done():
             return m.Status(self._last_result, state, m.DONE)
-        layout = self.program.layout().encode()
+        layout = self._derived_layout().encode()
         return m.Status(self._last_result, state, m.CONTINUE, layout=layout, operation=self.program.operation)
 
 

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, delete, insert, select
 
 from federation.errors import ChaotianError
 from federation.primitives.signing import Verifier
+from gateway.identity.certificates import CLOCK_SKEW_SECONDS
 from gateway.identity.directory import Directory, Listing
 from gateway.identity.invitation import Invitation
 from gateway.identity.names import check_name
@@ -18,6 +19,10 @@ from gateway.storage.base import Database
 from gateway.storage.tables.identity import approvals as approvals_table
 from gateway.storage.tables.identity import directory as directory_table
 from gateway.storage.tables.identity import directory_changes, membership
+
+# Asked in every round of every job, built once: building a statement takes longer than running it.
+_DIGEST = select(directory_table.c.digest)
+_APPROVED = select(approvals_table.c.member, approvals_table.c.fingerprint)
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,7 @@ class Directories:
         """Return the newest verified directory.
 
         Raises:
-            ChaotianError: DIRECTORY where there is none, or it has expired.
+            ChaotianError: DIRECTORY where there is none, it has expired, or this machine's clock is behind it.
         """
         directory = self.latest()
         if directory is None:
@@ -79,6 +84,11 @@ class Directories:
         if self._clock() >= directory.expires:
             raise ChaotianError(
                 "DIRECTORY", "the member directory has expired", hint="The node gets a new one when it is connected."
+            )
+        if directory.issued > self._clock() + CLOCK_SKEW_SECONDS:
+            # A clock set back would keep what has expired and what was revoked in force.
+            raise ChaotianError(
+                "DIRECTORY", "the member directory is from the future", hint="Check this machine's clock."
             )
         return directory
 
@@ -90,7 +100,7 @@ class Directories:
             return [Change(**row) for row in rows.mappings()]
 
     def _stored(self, connection: Connection) -> Directory | None:
-        row = connection.execute(select(directory_table.c.digest)).first()
+        row = connection.execute(_DIGEST).first()
         if row is None:
             return None
         if self._cached is None or self._cached.digest != row.digest:
@@ -131,7 +141,7 @@ class Approvals:
     def all(self) -> dict[str, bytes]:
         """Return the approved fingerprint (32 bytes) of each member."""
         with self._database.read() as connection:
-            rows = connection.execute(select(approvals_table.c.member, approvals_table.c.fingerprint))
+            rows = connection.execute(_APPROVED)
             return {row.member: bytes.fromhex(row.fingerprint) for row in rows}
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, bindparam, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from federation.errors import ChaotianError
@@ -25,6 +25,33 @@ from gateway.storage.base import Database
 from gateway.storage.tables.jobs import job_answers, job_releases
 
 ATTEMPTS = 5  # at a ledger that other jobs extend at the same time
+
+# What every round asks, built once: building a statement takes longer than running it.
+_ATTEMPT = select(job_answers.c.attempt).where(
+    job_answers.c.job == bindparam("job"), job_answers.c.round == bindparam("round")
+)
+_ANSWER = insert(job_answers)
+_RELEASED = (
+    select(job_releases.c.round, job_releases.c.purpose, job_releases.c.members)
+    .where(job_releases.c.job == bindparam("job"))
+    .order_by(job_releases.c.round)
+)
+_PAST = (
+    select(
+        job_releases.c.job,
+        job_releases.c.columns,
+        job_releases.c.members,
+        job_releases.c.snapshot,
+        job_releases.c.selection,
+    )
+    .where(
+        job_releases.c.dataset == bindparam("dataset"),
+        job_releases.c.operation == bindparam("operation"),
+        job_releases.c.job != bindparam("job"),
+    )
+    .distinct()
+)
+_RELEASE = insert(job_releases)
 
 
 @dataclass(frozen=True)
@@ -132,8 +159,7 @@ class SqlMarkers:
 
     @staticmethod
     def _last_attempt(connection: Connection, job: str, round_: int) -> int:
-        key = (job_answers.c.job == job) & (job_answers.c.round == round_)
-        return connection.execute(select(job_answers.c.attempt).where(key)).scalar_one_or_none() or 0
+        return connection.execute(_ATTEMPT, {"job": job, "round": round_}).scalar_one_or_none() or 0
 
     def spent(self, job: str, round_: int) -> bool:
         """Whether the round has been released, whatever the attempt."""
@@ -172,7 +198,7 @@ class SqlMarkers:
                 key = (job_answers.c.job == terms.job) & (job_answers.c.round == terms.round)
                 connection.execute(update(job_answers).where(key).values(**values))
             else:
-                connection.execute(insert(job_answers).values(job=terms.job, round=terms.round, **values))
+                connection.execute(_ANSWER, {"job": terms.job, "round": terms.round, **values})
             self._log.append(connection, self._event(EventType.ROUND_ANSWERED, terms))
         self._marks(terms.job)[0][terms.round] = terms.attempt
 
@@ -221,12 +247,14 @@ class SqlMarkers:
             missing = {(rows, columns) for _, rows, columns in past if (rows, columns) not in self._changed}
             if missing:
                 return missing
+            # Consents are papers to be verified: they are read where the rule may ask for one.
+            differ = any(old.members != release.members for old, _, _ in past)
             check_release(
                 release,
                 [Earlier(old, self._changed[rows, columns]) for old, rows, columns in past],
                 min_members=terms.min_members,
                 min_rows=terms.min_rows,
-                consents=self._store.consenting(connection, terms.job, keys) if past else (),
+                consents=self._store.consenting(connection, terms.job, keys) if differ else (),
             )
             self._write(connection, terms, release)
             self._log.append(connection, self._event(EventType.ROUND_RELEASED, terms))
@@ -241,9 +269,7 @@ class SqlMarkers:
         Raises:
             ChaotianError: ROUND_SPENT where this round is one of them.
         """
-        r = job_releases.c
-        query = select(r.round, r.purpose, r.members).where(r.job == terms.job).order_by(r.round)
-        released = connection.execute(query).all()
+        released = connection.execute(_RELEASED, {"job": terms.job}).all()
         if any((row.round, row.purpose) == (terms.round, terms.purpose) for row in released):
             raise ChaotianError("ROUND_SPENT", f"round {terms.round} was released already")
         rosters = [row.members for row in released] + [json.dumps(list(terms.members))]
@@ -252,14 +278,9 @@ class SqlMarkers:
     @staticmethod
     def _past(connection: Connection, release: Release) -> list[tuple[Release, Rows, frozenset[str]]]:
         """Return the earlier releases that the rule compares with `release`, their rows, and the columns in common."""
-        r = job_releases.c
-        query = (
-            select(r.job, r.columns, r.members, r.snapshot, r.selection)
-            .where((r.dataset == release.dataset) & (r.operation == release.operation) & (r.job != release.job))
-            .distinct()
-        )
+        asked = {"dataset": release.dataset, "operation": release.operation, "job": release.job}
         past = []
-        for row in connection.execute(query).all():
+        for row in connection.execute(_PAST, asked).all():
             columns, members = frozenset(json.loads(row.columns)), frozenset(json.loads(row.members))
             old = Release(row.job, release.dataset, release.operation, columns, members)
             if release.compares_with(old):
@@ -269,20 +290,21 @@ class SqlMarkers:
 
     def _write(self, connection: Connection, terms: Terms, release: Release) -> None:
         connection.execute(
-            insert(job_releases).values(
-                job=terms.job,
-                round=terms.round,
-                purpose=terms.purpose,
-                attempt=terms.attempt,
-                dataset=release.dataset,
-                operation=terms.operation,
-                columns=json.dumps(sorted(release.columns)),
-                members=json.dumps(list(terms.members)),
-                snapshot=self._rows.snapshot,
-                selection=self._rows.selection,
-                terms=terms.hash(),
-                released=self._clock(),
-            )
+            _RELEASE,
+            {
+                "job": terms.job,
+                "round": terms.round,
+                "purpose": terms.purpose,
+                "attempt": terms.attempt,
+                "dataset": release.dataset,
+                "operation": terms.operation,
+                "columns": json.dumps(sorted(release.columns)),
+                "members": json.dumps(list(terms.members)),
+                "snapshot": self._rows.snapshot,
+                "selection": self._rows.selection,
+                "terms": terms.hash(),
+                "released": self._clock(),
+            },
         )
 
     def _event(self, kind: EventType, terms: Terms) -> Event:

@@ -21,7 +21,7 @@ from federation.rounds.client_app import guard_mod, make_client_app, run_client_
 from federation.rounds.flower import from_bytes, job_context, node_number, to_bytes
 from federation.secure_sum.member import MemberJob
 from federation.secure_sum.program import JobView
-from federation.secure_sum.terms import Terms, state_digest
+from federation.secure_sum.terms import Terms
 from gateway.audit.events import Event, EventType
 from gateway.datasets.book import Dataset, DatasetBook
 from gateway.datasets.schema import Schema
@@ -35,6 +35,7 @@ from gateway.jobs.stage import REPLY, REQUEST, open_stage, seal_stage
 from gateway.jobs.store import ACCEPT, JobRow, JobStore
 from gateway.storage.base import Database
 
+KEY_SECONDS = 1.0  # how long the coordinator's key is not looked up again: six stages of a round take milliseconds
 OWN_ROSTER_CHANGES = 1  # losses within a job that the owner proposed over its own data
 
 
@@ -172,6 +173,8 @@ class RunningJob:
         self.program: Scorecard | None = None
         self._ended = ended
         self._finished = False
+        self._key: Verifier | None = None
+        self._key_until = 0.0
         self._markers: SqlMarkers | None = None
         timing = timing_mod(home.monotonic, self._timed)
         self._app = make_client_app(self._handle, mods=[guard_mod(), timing])
@@ -193,7 +196,7 @@ class RunningJob:
         more = not failed and not program.done()
         return {
             "round": member.round,
-            "state_hash": state_digest(program.state()).hex(),
+            "state_hash": member.state_hash().hex(),
             "layout": program.layout().encode().decode() if more else "",
             "operation": program.operation if more else "",
             "done": program.done(),
@@ -207,13 +210,19 @@ class RunningJob:
             ChaotianError: where the envelope itself is wrong; then nothing was looked at.
         """
         home = self.home
-        key = home.peers.coordinator()
-        job, body = open_stage(REQUEST, home.space, home.platform, home.member, envelope, key)
+        job, body = open_stage(REQUEST, home.space, home.platform, home.member, envelope, self._coordinator())
         if job != self.job:
             raise ChaotianError("MALFORMED", "an envelope names another job")
         reply = to_bytes(run_client_app(self._app, from_bytes(body), self._context))
         self.received, self.sent = self.received + len(envelope), self.sent + len(reply)
         return seal_stage(REPLY, home.space, job, home.member, home.platform, reply, home.signer)
+
+    def _coordinator(self) -> Verifier:
+        """Return the platform's identity key, from the directory as it was a moment ago at most."""
+        now = self.home.monotonic()
+        if self._key is None or now >= self._key_until:
+            self._key, self._key_until = self.home.peers.coordinator(), now + KEY_SECONDS
+        return self._key
 
     def after_stage(self) -> None:
         """Do what need not hold up a reply: end the job here where the last result ended it."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from federation.errors import ChaotianError
 from federation.primitives.signing import Verifier
@@ -20,6 +20,7 @@ from gateway.storage.tables.jobs import job_papers, jobs
 
 ACCEPT, CONSENT, CANCEL = "acceptance", "consent", "cancellation"
 MIN_PREFIX = 4
+_STATE = select(jobs.c.state).where(jobs.c.id == bindparam("job"))  # asked twice a round: built once
 
 
 @dataclass(frozen=True)
@@ -174,7 +175,7 @@ class JobStore:
         Raises:
             ChaotianError: CANCELLED; LOST for one that is done or has failed.
         """
-        state = connection.execute(select(jobs.c.state).where(jobs.c.id == job)).scalar_one_or_none()
+        state = connection.execute(_STATE, {"job": job}).scalar_one_or_none()
         if state == states.CANCELLED:
             raise ChaotianError("CANCELLED", "this job was cancelled")
         if state in states.ENDED:
