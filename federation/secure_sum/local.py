@@ -14,7 +14,7 @@ from federation.primitives.signing import Signer, Verifier
 from federation.secure_sum.coordinator import CoordinatorRound, RoundOutcome, RoundPlan, Send
 from federation.secure_sum.member import MemberJob
 from federation.secure_sum.program import JobView, Program
-from federation.secure_sum.terms import Terms, state_digest
+from federation.secure_sum.terms import Terms
 
 
 @dataclass
@@ -137,7 +137,7 @@ class LocalFederation:
             operation=program.operation,
             purpose=self.purpose,
             layout=program.layout(),
-            state_hash=state_digest(program.state()),
+            state_hash=self.members[names[0]].state_hash(),
             members=names,
             min_members=self.min_members,
             min_rows=self.min_rows,
@@ -191,7 +191,22 @@ def run_in_process(
         ChaotianError: the code the job ended with, where it did not end well.
     """
     federation = LocalFederation(programs, entropy)
-    members: tuple[str, ...] = tuple(sorted(programs))
+    return federation, run_rounds(federation, max_rounds=max_rounds, lose=lose, on_round=on_round)
+
+
+def run_rounds(
+    federation: LocalFederation,
+    *,
+    max_rounds: int = 100,
+    lose: Callable[[int, Send], bool] = lambda round_, send: False,
+    on_round: Callable[[int, RoundOutcome], None] = lambda round_, outcome: None,
+) -> list[RoundOutcome]:
+    """Run the job of a federation to its end; return the outcome of every round.
+
+    Raises:
+        ChaotianError: the code the job ended with, where it did not end well.
+    """
+    members: tuple[str, ...] = tuple(sorted(federation.programs))
     outcomes: list[RoundOutcome] = []
     for round_ in range(1, max_rounds + 1):
         outcome = federation.run_round(
@@ -207,5 +222,5 @@ def run_in_process(
                     raise federation.members[name].failure  # type: ignore[misc]
             raise ChaotianError(outcome.error)
         if outcome.progress == "done":
-            return federation, outcomes
+            return outcomes
     raise ChaotianError("NOT_CONVERGED", f"the job took more than {max_rounds} rounds")

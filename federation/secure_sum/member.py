@@ -489,7 +489,8 @@ class MemberJob:
         result_hash = m.result_hash(terms, b"", attempt.group_key)
         if terms.result_to != "platform":
             total = self._total(attempt, body)
-            result_hash, totals = m.result_hash(terms, raw(total), attempt.group_key), fixed_point.Totals(terms.layout, total)
+            result_hash = m.result_hash(terms, raw(total), attempt.group_key)
+            totals = fixed_point.Totals(terms.layout, total)
         elif any(len(part) for part in unpack_views("result", body, 3)):
             raise ChaotianError("MALFORMED", "under result_to platform a result request is empty")
         # The position moves before the program does: whatever it raises, no result is taken in twice.

@@ -204,9 +204,22 @@ def unmask_body(terms: Terms, shares: bytes) -> bytes:
     return pack(UNMASK, [terms.hash(), hashlib.sha256(shares).digest()])
 
 
-def result_hash(terms: Terms, total: Buffer) -> bytes:
-    """Return the hash of a verified result: terms and the decoded total."""
-    return digest("chaotian/result/v1", [terms.hash(), hashlib.sha256(total).digest()])
+def result_hash(terms: Terms, total: Buffer, group: bytes) -> bytes:
+    """Return the hash of a verified result: terms and the decoded total.
+
+    The platform sees it. A total of a few counts could be tried out against a plain hash, so under `members` a key from
+    the group key goes in first.
+
+    Args:
+        group: the attempt's group key, `NOTHING` where there is none and the platform has the total itself.
+    """
+    key = derive(group, terms.hash(), "result", [terms.attempt])
+    return digest("chaotian/result/v1", [terms.hash(), key, hashlib.sha256(total).digest()])
+
+
+def state_key(terms: Terms, group: bytes) -> bytes:
+    """Return the key (32 bytes) of the hash of the state that is derived from this attempt's total."""
+    return derive(group, terms.hash(), "state", [terms.attempt])
 
 
 @dataclass(frozen=True)

@@ -331,9 +331,14 @@ class Terms:
         return self
 
 
-def state_digest(state: bytes) -> bytes:
-    """Return the 32-byte hash under which a derived state stands in terms and messages."""
-    return hashlib.sha256(b"chaotian/state/v1\x00" + state).digest()
+def state_digest(state: bytes, key: bytes = b"") -> bytes:
+    """Return the 32-byte hash under which a derived state stands in terms and messages.
+
+    Args:
+        key: from the group key of the last result, empty before the first: the platform sees the hash, and a state of a
+            few counts could be tried out.
+    """
+    return hashlib.sha256(b"chaotian/state/v1\x00" + key + state).digest()
 
 
 def roster_of(members: Mapping[str, bytes]) -> tuple[tuple[str, bytes], ...]:

@@ -13,7 +13,7 @@ from federation.primitives.shamir import Combiner
 from federation.secure_sum import messages as m
 from federation.secure_sum.local import LocalFederation
 from federation.secure_sum.member import wrap
-from federation.secure_sum.terms import TERMS_TAG, Terms, roster_of, state_digest
+from federation.secure_sum.terms import TERMS_TAG, Terms, roster_of
 from federation.secure_sum.transcript import add_up, as_vector
 from tests.support.entropy import SeededEntropy
 from tests.support.programs import Adder
@@ -42,7 +42,7 @@ class Evil:
         fields = {
             "space": federation.space, "job": federation.job, "round": 1, "attempt": attempt,
             "operation": program.operation, "purpose": federation.purpose, "layout": program.layout(),
-            "state_hash": state_digest(program.state()),
+            "state_hash": federation.members[roster[0]].state_hash(),
             "roster": roster_of({name: federation.keys[name].fingerprint for name in roster}),
             "min_members": federation.min_members, "min_rows": federation.min_rows,
             "grants": tuple((name, f"grant-{name}") for name in sorted(roster)),

@@ -10,7 +10,7 @@ import pytest
 from federation.primitives import masks
 from federation.primitives.masks import add_streams, derive
 from federation.secure_sum import messages as m
-from federation.secure_sum.terms import Claims
+from federation.secure_sum.terms import Claims, state_digest
 from tests.attacks.secure_sum_kit import SCALE, Evil, values_of, without_group
 
 VALUES = {name: [round(value * SCALE) / SCALE, other] for name, value, other in [
@@ -72,6 +72,32 @@ def test_the_opened_total_is_still_encrypted_and_one_colluding_member_decrypts_i
     expected = [sum(VALUES[name][i] for name in "abcd") for i in range(2)]
     assert not any(abs(value - known) < 1e-3 for value, known in zip(values_of(total), expected, strict=True))
     assert values_of(without_group(terms, total, key)) == expected  # the stated limit, and the control
+
+
+def tried(evil, key):
+    """Return the counts that fit the hashes a platform sees in a round, and whether a state it guessed right does.
+
+    Args:
+        key: group key it has; None for the true one.
+    """
+    terms = evil.terms("abcd")
+    masked, statement = evil.until_statement(terms)
+    shares = evil.unmask(terms, statement)
+    key = evil.members["a"]._attempt.group_key if key is None else key
+    request = evil.result(terms, masked, shares)
+    statuses = [m.Status.decode(evil.ask(n, "result", request), terms, n, evil.federation.keys[n]) for n in "abcd"]
+    assert len({(status.last_result, status.state_hash) for status in statuses}) == 1
+    totals = [np.array([count * SCALE, 0], "<u8").tobytes() for count in range(100)]
+    fits = [i for i, total in enumerate(totals) if m.result_hash(terms, total, key) == statuses[0].last_result]
+    guessed = evil.federation.programs["a"].state()
+    keys = (b"", m.state_key(terms, key))
+    return fits, any(state_digest(guessed, state_key) == statuses[0].state_hash for state_key in keys)
+
+
+def test_a_small_count_cannot_be_tried_out_against_the_hashes_the_platform_sees():
+    few = {"a": [3.0, 0.0], "b": [0.0, 0.0], "c": [5.0, 0.0], "d": [9.0, 0.0]}
+    assert tried(Evil(few), m.NOTHING) == ([], False)
+    assert tried(Evil(few), None) == ([17], True)  # control: with the group key, that any one member could give it
 
 
 def test_commitments_and_confirmation_do_not_give_the_group_key():
