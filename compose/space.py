@@ -142,9 +142,20 @@ class Space:
         def approve(member: Member) -> None:
             for name, fingerprint in fingerprints.items():
                 if name != member.name:
-                    self.run(member, "member", "approve", name, "--fingerprint", fingerprint)
+                    self._approve(member, name, fingerprint)
 
         self.each(approve, self.members.values())
+
+    def _approve(self, member: Member, name: str, fingerprint: str) -> None:
+        deadline = time.monotonic() + READY_SECONDS
+        while True:
+            try:
+                self.run(member, "member", "approve", name, "--fingerprint", fingerprint)
+                return
+            except CommandError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)  # the directory that lists it is on its way
 
     def each(self, action: Any, items: Iterable[Any], workers: int = 2) -> list[Any]:
         """Run `action` for all items, a few at a time; raises the first failure."""

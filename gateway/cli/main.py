@@ -103,6 +103,7 @@ def run(arguments: list[str]) -> int:
             stream.reconfigure(errors="backslashreplace")
     arguments, debug = _take_debug(arguments)
     try:
+        _check_text(arguments)
         result: Any = typer.main.get_command(app).main(arguments, prog_name="chaotian", standalone_mode=False)
         sys.stdout.flush()
         if result == INTERRUPTED:
@@ -121,6 +122,9 @@ def run(arguments: list[str]) -> int:
         return 1
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else 1
+    except OSError as error:
+        where = f" ({error.filename})" if isinstance(error.filename, str) else ""
+        return report(ChaotianError("STORAGE", f"{error.strerror or 'a file cannot be used'}{where}"), debug, error)
     except MemoryError as error:
         return report(ChaotianError("INTERNAL", "this machine has too little free memory"), debug, error)
     except Exception as error:
@@ -141,6 +145,17 @@ def report(error: ChaotianError, debug: bool = False, cause: BaseException | Non
 def _line(text: str) -> str:
     """Return `text` as one line that cannot steer a terminal: parts of it may come from a peer."""
     return "".join(c if c.isprintable() else " " for c in text)[:2000]
+
+
+def _check_text(arguments: list[str]) -> None:
+    """Refuse bytes that are no text: no name, id or document may hold them, and they cannot be shown."""
+    for number, argument in enumerate(arguments, 1):
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise ChaotianError(
+                "USAGE", f"argument {number} is not UTF-8 text", hint="Rename it, or type it."
+            ) from None
 
 
 def _take_debug(arguments: list[str]) -> tuple[list[str], bool]:

@@ -24,7 +24,10 @@ def list_models(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """List the models of this home."""
     from gateway.jobs.models import ModelStore
 
-    models = ModelStore(resolve_home(home)).all()
+    path = resolve_home(home)
+    if not path.is_dir():
+        raise ChaotianError("CONFIG", f"there is no home at {path}")
+    models = ModelStore(path).all()
     if as_json:
         keys = ("version", "job", "label", "training")
         print_json({"models": [{key: model.document[key] for key in keys} for model in models]})
@@ -98,7 +101,11 @@ def _find(text: str, home: Path | None) -> Model:
     from gateway.jobs.models import ModelStore, read_model
 
     path = Path(text)
-    if path.suffix == ".json" or path.is_file():
+    try:
+        is_file = path.suffix == ".json" or path.is_file()
+    except OSError:  # no file can have such a name
+        raise ChaotianError("NOT_FOUND", f"there is no model {text[:200]}") from None
+    if is_file:
         return read_model(path)
     if "/" in text:
         raise ChaotianError("NOT_FOUND", f"there is no model file {text[:200]}")

@@ -193,9 +193,14 @@ def check_certificate(certificate: bytes | str, authority_pem: str, now: float) 
 
 
 def renewal_due(info: CertificateInfo, now: float) -> bool:
-    """Return whether at most a third of the lifetime is left.
+    """Return whether at most a third of the lifetime is left."""
+    return renewal_in(info, now) <= 0
+
+
+def renewal_in(info: CertificateInfo, now: float) -> float:
+    """Return the seconds until a third of the lifetime is left; negative where less is.
 
     The lifetime counts from issue, not from the start of validity, which lies a clock skew's margin earlier.
     """
     issued = info.not_before + CLOCK_SKEW_SECONDS
-    return info.not_after - now <= (info.not_after - issued) / 3
+    return info.not_after - now - (info.not_after - issued) / 3

@@ -122,7 +122,7 @@ Config = TypeVar("Config", NodeConfig, PlatformConfig)
 def _load(kind: type[Config], path: Path) -> Config:
     try:
         document = tomllib.loads(read_limited(path, MAX_CONFIG).decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise ChaotianError("CONFIG", f"{path} is not TOML: {str(error)[:200]}") from None
     if set(document) - {kind.TABLE} or not isinstance(document.get(kind.TABLE, {}), dict):
         raise ChaotianError("CONFIG", f"{path} has one table, [{kind.TABLE}]")

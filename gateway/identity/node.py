@@ -26,6 +26,7 @@ from gateway.identity.certificates import (
     public_fingerprint,
     read_certificate,
     renewal_due,
+    renewal_in,
 )
 from gateway.identity.directory import Directory, Entry, SignedEntry
 from gateway.identity.enrolment import EnrolmentReply, EnrolmentRequest
@@ -229,6 +230,10 @@ class NodeKeys:
     def renewal_due(self) -> bool:
         """Return whether at most a third of the certificate's lifetime is left."""
         return renewal_due(self.identity().certificate, self._clock())
+
+    def renewal_in(self) -> float:
+        """Return the seconds until the certificate is due for renewal; negative where it is."""
+        return renewal_in(self.identity().certificate, self._clock())
 
     def renewal_request(self) -> str:
         """Return a signing request (PEM) for a new TLS key; the old one stays in use until the certificate is here."""

@@ -219,7 +219,7 @@ def from_toml(data: bytes, *, space: str, proposer: str, nonce: str, created: in
         written = tomllib.loads(data.decode())
     except UnicodeDecodeError:
         raise ChaotianError("BAD_DOCUMENT", "the job is not UTF-8 text") from None
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise ChaotianError("BAD_DOCUMENT", f"the job is not TOML: {error}") from None
     return from_written(written, space=space, proposer=proposer, nonce=nonce, created=created)
 

@@ -16,8 +16,9 @@ from gateway.transport.link import Link
 log = logging.getLogger("chaotian.upkeep")
 DIRECTORY_PUSH, DIRECTORY_GET = "directory.push", "directory.get"
 IDENTITY_ENTRY, IDENTITY_RENEW = "identity.entry", "identity.renew"
-_EVERY = 600.0  # seconds between looks at what is due
+_EVERY = 600.0  # seconds between looks at what is due; sooner where a certificate is due before
 _RETRY = 30.0
+_LEAST = 1.0
 _DEADLINE = 20.0
 
 
@@ -68,13 +69,17 @@ class Upkeep:
                 await self._publish_entry()
                 if await asyncio.to_thread(self._keys.renewal_due):
                     await self.renew()
-                wait = _EVERY
+                wait = await self._next()
             except ChaotianError as error:
                 log.warning("upkeep", extra={"code": error.code, "detail": error.detail})
                 wait = _RETRY
             except Exception as error:
                 log.error("upkeep failed", exc_info=error)
                 wait = _RETRY
+
+    async def _next(self) -> float:
+        """Return the seconds until something is due again; certificates may be configured to live for minutes."""
+        return min(_EVERY, max(_LEAST, await asyncio.to_thread(self._keys.renewal_in)))
 
     async def _refresh_directory(self) -> None:
         """Fetch the directory where the one here has expired and no push came."""

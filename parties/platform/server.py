@@ -162,7 +162,8 @@ class PlatformServer:
                         if self._pushed.get(member) != version:
                             self._start(self._push(member))
                     known = version
-                if time.monotonic() - self._tls_at > _TLS_EVERY:
+                # The register makes a new one once a third of the lifetime is left: look often enough not to miss that.
+                if time.monotonic() - self._tls_at > min(_TLS_EVERY, self._registry.config.certificate_seconds / 12):
                     await self._load_tls()
                 await self._say(True)
             except ChaotianError as error:

@@ -1,4 +1,4 @@
-"""A space of real processes that can be held, killed and starved of disk at any point, and what is asked of it after."""
+"""A space of real processes that can be held, killed and starved of disk at any point, and what must hold after."""
 
 from __future__ import annotations
 
@@ -134,17 +134,23 @@ class Faulty(Space):
         """Run `action` for all items, one after the other: output is caught for the whole process."""
         return [action(item) for item in items]
 
-    def serve(self, member: Member) -> None:
-        """Start the member's process, with a folder of points of its own."""
-        folder = self.points(member)
-        before = os.environ.get("CHAOTIAN_TEST_POINTS")
-        os.environ["CHAOTIAN_TEST_POINTS"] = str(folder)
+    def serve(self, member: Member, *, ahead: float = 0.0) -> None:
+        """Start the member's process with a folder of points of its own and a clock that is `ahead` seconds off."""
+        own = {"CHAOTIAN_TEST_POINTS": str(self.points(member)), "CHAOTIAN_TEST_CLOCK": str(ahead)}
+        os.environ.update(own)
         try:
             super().serve(member)
         finally:
-            os.environ.pop("CHAOTIAN_TEST_POINTS")
-            if before is not None:
-                os.environ["CHAOTIAN_TEST_POINTS"] = before
+            for name in own:
+                del os.environ[name]
+
+    def restart(self, name: str, *, ahead: float = 0.0) -> None:
+        """Stop a process in order and start it again."""
+        member = self.member(name)
+        if member.process is not None and member.process.poll() is None:
+            member.process.terminate()
+            member.process.wait(20)
+        self.serve(member, ahead=ahead)
 
     # --- points --------------------------------------------------------------------------------------------
 
@@ -254,7 +260,8 @@ class Faulty(Space):
         columns = "".join(f'{name} = "aggregate"\n' for name in ("y", *COLUMNS))
         file.write_text(
             f'grantee = "bank-1"\nroles = ["bank"]\npurposes = ["{PURPOSE}"]\nlegal_basis = "dsl-business-data"\n'
-            f'exp = "90d"\nduties = []\n[dataset]\nid = "{dataset}"\n[columns]\n{columns}'
+            f'nbf = {int(time.time()) - 3600}\nexp = "90d"\nduties = []\n'
+            f'[dataset]\nid = "{dataset}"\n[columns]\n{columns}'
             f'[[ops]]\nop = "scorecard"\nmax_rounds = 40\nmax_roster_changes = {changes}\n'
             f'[quota]\ncalls = {calls}\nper = "month"\n'
         )

@@ -1,4 +1,4 @@
-"""A member's process is killed, starved of disk, or its owner takes something back: in the middle of a job, for real."""
+"""A member's process is killed, starved of disk, or its owner takes something back, in the middle of a job."""
 
 from __future__ import annotations
 
