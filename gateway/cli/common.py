@@ -80,8 +80,9 @@ def administration() -> Any:
 
 
 def print_json(data: Any) -> None:
-    """Print `data` as indented JSON; characters of any script are kept."""
-    typer.echo(json.dumps(data, indent=2, ensure_ascii=False))
+    """Print `data` as indented JSON; characters of any script are kept, those that steer a terminal are escaped."""
+    text = json.dumps(data, indent=2, ensure_ascii=False)
+    typer.echo("".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text))
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = "") -> None:

@@ -36,6 +36,7 @@ from gateway.jobs.store import ACCEPT, JobRow, JobStore
 from gateway.storage.base import Database
 
 KEY_SECONDS = 1.0  # how long the coordinator's key is not looked up again: six stages of a round take milliseconds
+MAX_REFUSALS = 500  # leaves of one run of a job: who asks for nonsense all day must not fill the log
 OWN_ROSTER_CHANGES = 1  # losses within a job that the owner proposed over its own data
 
 
@@ -173,6 +174,7 @@ class RunningJob:
         self.program: Scorecard | None = None
         self._ended = ended
         self._finished = False
+        self._refusals = 0
         self._key: Verifier | None = None
         self._key_until = 0.0
         self._markers: SqlMarkers | None = None
@@ -263,8 +265,9 @@ class RunningJob:
     def _refused(self, stage: str, error: ChaotianError) -> None:
         self.last_error = error
         self.home.logger.warning("job %s stage %s refused: %s", self.job[:12], stage, error)
-        if error.blame not in (Blame.POLICY, Blame.INTEGRITY):
+        if error.blame not in (Blame.POLICY, Blame.INTEGRITY) or self._refusals >= MAX_REFUSALS:
             return
+        self._refusals += 1
         payload = {"job": self.job, "stage": stage, "code": error.code, "member": error.member}
         try:
             with self.home.database.begin() as connection:

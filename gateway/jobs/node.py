@@ -206,6 +206,8 @@ class NodeJobs:
         document, faults = self._take_proposal(bundle.proposal), []
         job = document.id
         with self._database.begin() as connection:
+            if not self.store.known(connection, job):
+                self.store.check_room(connection)
             if self.store.add(connection, bundle.proposal):
                 self._append(connection, EventType.JOB_PROPOSED, document, {"proposer": document.proposer})
         for kind, papers, check in (

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
 from federation.errors import ChaotianError
 from federation.primitives.signing import Verifier
@@ -20,6 +20,8 @@ from gateway.storage.tables.jobs import job_papers, jobs
 
 ACCEPT, CONSENT, CANCEL = "acceptance", "consent", "cancellation"
 MIN_PREFIX = 4
+DAY = 86_400.0
+MAX_A_DAY, MAX_BYTES_A_DAY = 1_000, 64 << 20  # proposals that a node takes in
 _STATE = select(jobs.c.state).where(jobs.c.id == bindparam("job"))  # asked twice a round: built once
 
 
@@ -76,6 +78,22 @@ class JobStore:
             insert(jobs).values(id=document.id, proposal=proposal, state=states.PROPOSED, created=now, updated=now)
         )
         return True
+
+    @staticmethod
+    def known(connection: Connection, job: str) -> bool:
+        """Return whether the job is stored."""
+        return connection.execute(select(jobs.c.id).where(jobs.c.id == job)).first() is not None
+
+    def check_room(self, connection: Connection) -> None:
+        """Refuse a further proposal where very many came in a day: they would fill this node's disk and log.
+
+        Raises:
+            ChaotianError: BACKPRESSURE.
+        """
+        query = select(func.count(), func.sum(func.length(jobs.c.proposal))).where(jobs.c.created > self._clock() - DAY)
+        count, size = connection.execute(query).one()
+        if count >= MAX_A_DAY or (size or 0) >= MAX_BYTES_A_DAY:
+            raise ChaotianError("BACKPRESSURE", f"{count} jobs with {size or 0} bytes were proposed within a day")
 
     def put(self, connection: Connection, job: str, kind: str, member: str, paper: bytes) -> bool:
         """Store a paper in place of an earlier one of its kind and member; return whether anything changed."""

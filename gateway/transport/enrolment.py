@@ -124,7 +124,8 @@ class RateLimit:
         Raises:
             ChaotianError: BACKPRESSURE where there were too many.
         """
-        if not (self._take("", self._all) and self._take(address or "?", self._each)):
+        # Its own bucket first: what one address tries in vain must not use up what is there for all.
+        if not (self._take(address or "?", self._each) and self._take("", self._all)):
             raise ChaotianError("BACKPRESSURE", "too many enrolments are tried", hint="Wait a minute and try again.")
 
     def _take(self, key: str, rate: float) -> bool:

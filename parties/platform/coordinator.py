@@ -33,7 +33,7 @@ from gateway.jobs.papers import (
     verify_proposal,
 )
 from gateway.jobs.progress import Progress
-from gateway.jobs.store import ACCEPT, CANCEL, JobRow, JobStore
+from gateway.jobs.store import ACCEPT, CANCEL, DAY, JobRow, JobStore
 from gateway.jobs.store import CONSENT as CONSENTS
 from gateway.storage.base import Database
 from gateway.transport.ports import Caller, PlatformHandler
@@ -43,6 +43,7 @@ from parties.platform.runs import RunStore
 ROLES = ("bank",)
 PUSH_SECONDS = 20.0
 MAX_OPEN = 200  # proposals of one member that have not ended
+MAX_A_DAY = 250  # proposals of one member, ended ones included: each is kept, here and at every member it names
 MAX_RUNS = 8
 
 
@@ -219,6 +220,9 @@ class Coordinator:
         rows = self.store.all()
         if sum(row.document.proposer == sender and row.state in states.OPEN for row in rows) >= MAX_OPEN:
             raise ChaotianError("BACKPRESSURE", f"{sender} has {MAX_OPEN} open jobs", hint="Cancel some first.")
+        since = self._clock() - DAY
+        if sum(row.document.proposer == sender and row.created > since for row in rows) >= MAX_A_DAY:
+            raise ChaotianError("BACKPRESSURE", f"{sender} has proposed {MAX_A_DAY} jobs within a day")
         with self._database.begin() as connection:
             self.store.add(connection, paper)
         return document.id
@@ -351,8 +355,12 @@ class Coordinator:
         loop = self._loop
         assert loop is not None
 
+        event = self._event(row.id)
+
         def changed() -> None:
-            loop.call_soon_threadsafe(self._tell_on_loop, row.id)
+            # Waking the loop costs the round's thread its turn: once until a watcher looks again, not at every change.
+            if not event.is_set():
+                loop.call_soon_threadsafe(event.set)
 
         return JobRun(
             row.document,
@@ -426,10 +434,18 @@ class Coordinator:
     async def watch(self, prefix: str) -> AsyncIterator[dict[str, Any]]:
         """Yield the progress of a job at every change, at most ten times a second, until it ends."""
         row = await asyncio.to_thread(self.store.find, prefix)
-        event = self._event(row.id)
+        event, known = self._event(row.id), None
+        seen: dict[str, Any] = {}
         while True:
             event.clear()
-            seen = await self.progress(row.id)
+            run = self._active.get(row.id)
+            if run is None or run is not known:
+                seen = await self.progress(row.id)
+            else:  # state and papers stay as they are while a run is on: the database is not asked again
+                connected = self._hub.connected()
+                here = [name for name in row.document.members if name in connected]
+                seen = {**seen, "connected": here, "progress": run.progress.document()}
+            known = run
             yield seen
             if seen["state"] in states.ENDED:
                 return
