@@ -57,6 +57,7 @@ def member_takes(stage, request):
     """Return whether b, as it was before the stage, takes the request; other errors than coded ones come through."""
     job = OURS.members["b"]
     job.round, job._last_result, job._last_roster, job._asked = 1, m.NOTHING, None, (0, 0)
+    job._state, job._layout, job._state_key = None, None, b""
     OURS.programs["b"].totals.clear()
     OURS.markers["b"].attempts.clear()
     OURS.markers["b"].rounds.clear()
