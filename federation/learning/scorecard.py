@@ -366,11 +366,13 @@ class Scorecard:
         for index, feature in enumerate(self._numeric):
             if totals["varied"][index] == 0:
                 raise ChaotianError("CONSTANT_FEATURE", f"{feature.name} has one value only at every member")
-            if totals["many"][index] == 0:
-                self._refuse("FEW_VALUES", f"{feature.name} has at most {FEW} different values at every member")
             means[feature.name] = nearest_float(
                 Fraction(totals["sums"][index], rows << (SUM_SHIFT + MOMENT_BITS)),
             )
+        few = [feature.name for index, feature in enumerate(self._numeric) if totals["many"][index] == 0]
+        if few:
+            verb = "has" if len(few) == 1 else "have"
+            self._refuse("FEW_VALUES", f"{', '.join(few)} {verb} at most {FEW} different values at every member")
         self._rows, self._bads, self._means, self._order, self._kept = rows, bads, means, order, kept
         if MIN_TRAINING_ROWS <= rows < self._rows_needed():
             self._refuse(

@@ -187,19 +187,23 @@ class Claims:
         """Return the claims in plain words."""
         n, t, floor = self.members, self.threshold, self.floor
         if self.one_total >= 0:
-            single = f"An active platform together with up to {self.one_total} members gets at most one total a round."
+            single = f"An active platform together with {_up_to(self.one_total)} gets at most one total a round."
         else:
             single = f"An active platform may split the members into groups of at least {floor}, a total for each."
         return [
             f"{n} members, threshold {t}: seeds are opened only with the shares of {t} members.",
-            f"A curious platform together with up to {self.curious_colluding} members learns nothing but the total.",
-            f"An active platform together with up to {self.active_colluding} members learns no member's own input, "
+            f"A curious platform together with {_up_to(self.curious_colluding)} learns nothing but the total.",
+            f"An active platform together with {_up_to(self.active_colluding)} learns no member's own input, "
             f"whatever losses it pretends down to {floor} members.",
             single,
             "One member together with the platform can show the platform the total.",
-            f"Up to {self.lost_at_unmask} members may be lost during unmask; "
+            f"{_up_to(self.lost_at_unmask).capitalize()} may be lost during unmask; "
             "whoever is lost before costs a new attempt.",
         ]
+
+
+def _up_to(members: int) -> str:
+    return {0: "no member", 1: "one member"}.get(members, f"up to {members} members")
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 from sqlalchemy import Connection
@@ -383,6 +384,8 @@ class GrantExchange:
             if job is None and raw is None:
                 return shown
             request = self._request_of(job) if job is not None else _request(raw)
+            if job is not None and request.requester == self._identity.member:
+                request = replace(request, owner=shown["owner"])  # what the proposer would ask of the grant's owner
             with self._database.read() as connection:
                 return {**shown, "decision": self._book.decide(connection, shown["id"], request).document()}
 
