@@ -97,6 +97,7 @@ class Coordinator:
         self._resume, self._roles = resume, roles
         self._active: dict[str, JobRun] = {}
         self._starting: set[str] = set()
+        self._fetching: set[str] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._changed: dict[str, asyncio.Event] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -169,7 +170,13 @@ class Coordinator:
 
     async def on_fetch(self, caller: Caller, payload: bytes) -> bytes:
         """Hand a member the papers of its jobs once more; e.g. after its directory came to know their proposer."""
-        await self._catch_up(caller.member)
+        if caller.member in self._fetching:  # one at a time: each reads all jobs
+            raise ChaotianError("BACKPRESSURE", "the papers are being handed out already")
+        self._fetching.add(caller.member)
+        try:
+            await self._catch_up(caller.member)
+        finally:
+            self._fetching.discard(caller.member)
         return b""
 
     async def _catch_up(self, member: str) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+
 import pytest
 
 from federation.errors import ChaotianError
@@ -67,6 +70,25 @@ def test_a_member_that_proposes_and_cancels_all_day_is_stopped_at_the_platform(t
     with_space(work, tmp_path)
 
 
+def test_a_member_asks_for_its_papers_one_at_a_time(tmp_path):
+    async def work(space):
+        await space.propose()
+        before, asked = space.coordinator.store.all, []
+
+        def read_all():
+            asked.append(1)
+            return before()
+
+        space.coordinator.store.all = read_all
+        link = space.wire.link("bank-2")
+        fetches = [link.request("job.fetch", b"", deadline=5.0) for _ in range(20)]
+        answers = await asyncio.gather(*fetches, return_exceptions=True)
+        assert len(asked) == 1 and {getattr(answer, "code", "") for answer in answers} == {"", "BACKPRESSURE"}
+        assert await link.request("job.fetch", b"", deadline=5.0) == b""  # and afterwards again
+
+    with_space(work, tmp_path)
+
+
 def test_refusals_do_not_fill_the_log(tmp_path, monkeypatch):
     async def work(space):
         monkeypatch.setattr(member, "MAX_REFUSALS", 5)
@@ -101,6 +123,4 @@ def test_json_on_a_terminal_steers_nothing(capsys):
     print_json({"name": "bank\x9b2J\x7f\u202e\u2028", "city": "北京", "line": "\x1b[2J"})
     shown = capsys.readouterr().out
     assert all(c.isprintable() or c == "\n" for c in shown) and "北京" in shown
-    import json
-
     assert json.loads(shown) == {"name": "bank\x9b2J\x7f\u202e\u2028", "city": "北京", "line": "\x1b[2J"}
