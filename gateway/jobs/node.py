@@ -611,7 +611,12 @@ class NodeJobs:
         """Return the platform's progress of a job beside this node's own state of it."""
         row = await asyncio.to_thread(self.store.find, prefix)
         data = await self._link.request("job.progress", canonical_json({"job": row.id}), deadline=ASK_SECONDS)
-        seen = json.loads(data)
+        try:
+            seen = json.loads(data)
+            if not isinstance(seen, dict):
+                raise ValueError
+        except (ValueError, RecursionError):
+            raise ChaotianError("MALFORMED", "the platform answered with something else than progress") from None
         row = await asyncio.to_thread(self.store.get, row.id)
         return {**seen, "own": {"state": row.state, "code": row.code, "detail": row.detail}}
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import resource
 import signal
 import sys
 import time
@@ -40,14 +41,21 @@ def serve_node(home: Path) -> int:
         ChaotianError: CONFIG where it has no home, has not enrolled, or its role is not installed; EXISTS where it runs
             already; PASSPHRASE, STORAGE.
     """
+    _leave_no_core()
     with _only_one(home):
         return uvloop.run(_serve(home, _node))  # a message costs about half of what it does on asyncio's own loop
 
 
 def serve_platform(home: Path) -> int:
     """Run the platform of `home`, likewise."""
+    _leave_no_core()
     with _only_one(home):
         return uvloop.run(_serve(home, _platform))
+
+
+def _leave_no_core() -> None:
+    """Write no memory to disk where the process dies: keys and rows are in it."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 @contextlib.contextmanager

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from federation.errors import ChaotianError
 from gateway.transport.hub import Hub
@@ -16,6 +16,7 @@ from gateway.transport.ports import Caller
 class _Queue:
     messages: int = 0
     bytes: int = 0
+    of: Counter[str] = field(default_factory=Counter)  # messages by sender
 
 
 class Relay:
@@ -24,7 +25,7 @@ class Relay:
     Args:
         hub: the platform's hub.
         roles: the roles that may use it.
-        most_messages: under way to one destination; more is BACKPRESSURE.
+        most_messages: under way to one destination, at most half of them from one sender; more is BACKPRESSURE.
         most_bytes: likewise, in bytes.
         longest: seconds that a request may take at most.
     """
@@ -55,6 +56,9 @@ class Relay:
         queue = self._queues[receiver]
         if queue.messages and (queue.messages >= self._most_messages or queue.bytes + size > self._most_bytes):
             raise ChaotianError("BACKPRESSURE", f"the queue to {receiver} is full", member=receiver)
+        if queue.of[caller.member] >= max(1, self._most_messages // 2):  # a sender must not keep all others out
+            raise ChaotianError("BACKPRESSURE", f"too many messages to {receiver} are under way", member=receiver)
+        queue.of[caller.member] += 1
         queue.messages += 1
         queue.bytes += size
         left = min(message.left, self._longest)
@@ -64,6 +68,7 @@ class Relay:
                 receiver, DELIVER, forwarded.to_bytes(), stream=forwarded.stream, deadline=left
             )
         finally:
+            queue.of[caller.member] -= 1
             queue.messages -= 1
             queue.bytes -= size
             if not queue.messages:

@@ -172,7 +172,7 @@ def test_the_relay_cannot_replay_swap_or_answer_by_itself(tmp_path: Path) -> Non
 
 def test_refusals(tmp_path: Path) -> None:
     async def work() -> None:
-        async with three(tmp_path, most_messages=2) as (_hub, links, keys, _):
+        async with three(tmp_path, most_messages=4) as (_hub, links, keys, _):
             release = asyncio.Event()
 
             async def wait(sender: str, payload: bytes) -> bytes:
@@ -190,9 +190,15 @@ def test_refusals(tmp_path: Path) -> None:
                 asyncio.create_task(links["bank-a"].ask_member("bank-b", "wait", b"", deadline=10)) for _ in range(2)
             ]
             await asyncio.sleep(0.3)
+            # One sender has half of the queue at most: the other is still heard.
+            assert await code(links["bank-a"].ask_member("bank-b", "wait", b"", deadline=5)) == "BACKPRESSURE"
+            waiting += [
+                asyncio.create_task(links["bank-c"].ask_member("bank-b", "wait", b"", deadline=10)) for _ in range(2)
+            ]
+            await asyncio.sleep(0.3)
             assert await code(links["bank-c"].ask_member("bank-b", "wait", b"", deadline=5)) == "BACKPRESSURE"
             release.set()
-            assert await asyncio.gather(*waiting) == [b"", b""]
+            assert await asyncio.gather(*waiting) == [b""] * 4
             assert await links["bank-c"].ask_member("bank-b", "wait", b"", deadline=5) == b""
 
             release.clear()
