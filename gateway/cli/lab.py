@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gateway.cli.common import JsonOption, make_app, print_json, print_table
+from gateway.cli.common import JsonOption, make_app, print_json, print_table, warn
 
 if TYPE_CHECKING:
+    from gateway.lab.settings import TrainSettings
     from gateway.lab.summing import SumResult, SumSettings
 
 app = make_app("Try a whole federation on one machine, over your own files.")
@@ -104,3 +108,138 @@ def _show(result: SumResult) -> None:
         "Total": "equal to the plain sum" if result.equal else "DIFFERS from the plain sum",
     }
     print_table(("what", "how much"), list(facts.items()), title="Secure sum on this machine")
+
+
+@app.command()
+def train(
+    member: Annotated[
+        list[str], typer.Option("--member", help="A member and its file; once for each member.", metavar="NAME=FILE")
+    ],
+    id_: Annotated[str, typer.Option("--id", help="Column that identifies a row.", metavar="COLUMN")],
+    label: Annotated[str, typer.Option("--label", help="Column of the outcome: 1 is bad.", metavar="COLUMN")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the results; made if missing.", metavar="DIR")],
+    job: Annotated[str, typer.Option("--job", help="What to train: scorecard.", metavar="JOB")] = "scorecard",
+    split: Annotated[
+        str, typer.Option("--split", help="rows: members have the same columns of other rows.", metavar="HOW")
+    ] = "rows",
+    test: Annotated[
+        str | None, typer.Option("--test", help="File with rows to score at the end.", metavar="FILE")
+    ] = None,
+    param: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--param",
+            help="penalty=1 impute=mean seed=TEXT max_rounds=N features=raw; without --test also holdout=0.2, or "
+            "folds=K for cross-validation. May be repeated.",
+            metavar="KEY=VALUE",
+        ),
+    ] = None,
+    drop: Annotated[
+        list[str] | None, typer.Option("--drop", help="Leave a column out. May be repeated.", metavar="COLUMN")
+    ] = None,
+    category: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--category", help="Take a column as a category though it holds numbers. May be repeated.", metavar="COLUMN"
+        ),
+    ] = None,
+    processes: Annotated[
+        bool, typer.Option("--processes", help="One process a member and real TLS, with every floor in force.")
+    ] = False,
+    label_owner: Annotated[
+        str | None, typer.Option("--label-owner", help="For --split columns: who has the label.", metavar="NAME")
+    ] = None,
+    test_ids: Annotated[
+        str | None, typer.Option("--test-ids", help="For --split columns: ids held out of training.", metavar="FILE")
+    ] = None,
+    json_: JsonOption = False,
+) -> None:
+    """Train a scorecard over the files of several members, by the real protocol, and compare it.
+
+    Files are CSV, CSV.gz or Parquet. DIR takes result.json, scores.csv, model.json, benefit.json and report.html.
+    """
+    from federation.errors import ChaotianError
+    from gateway.lab.settings import TrainSettings, parse_members, parse_parameters, parse_test
+
+    if job == "boosting" or split == "columns":
+        what = "--job boosting" if job == "boosting" else "--split columns"
+        raise ChaotianError("USAGE", f"{what} is not there yet", hint="Use --job scorecard --split rows.")
+    if job != "scorecard":
+        raise ChaotianError("USAGE", "--job is scorecard")
+    if split != "rows":
+        raise ChaotianError("USAGE", "--split is rows")
+    if label_owner or test_ids:
+        raise ChaotianError("USAGE", "--label-owner and --test-ids are for --split columns, which is not there yet")
+    settings = TrainSettings(
+        members=parse_members(member, label),
+        id=id_,
+        label=label,
+        test=parse_test(test),
+        parameters=parse_parameters(param or []),
+        drop=tuple(drop or ()),
+        category=tuple(category or ()),
+        processes=processes,
+    )
+    document = _train(settings, out)
+    for text in document["warnings"]:
+        warn(text)
+    if json_:
+        print_json(document)
+    else:
+        _show_training(document, out)
+
+
+def _train(settings: TrainSettings, out: Path) -> dict[str, Any]:
+    from federation.primitives.entropy import SystemEntropy
+    from gateway.lab.output import prepare, write
+    from gateway.lab.training import train as run
+
+    prepare(out)
+    with _bar() as show:
+        return write(run(settings, entropy=SystemEntropy(), on_step=show), out)
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar on stderr, where somebody is looking."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
+        task = progress.add_task("starting", total=1)
+        yield lambda text, done, total: progress.update(task, description=text, completed=done, total=total)
+
+
+def _show_training(document: dict[str, Any], out: Path) -> None:
+    import json
+
+    def row(name: str, trained: str, figures: dict[str, Any], *, joining: str = "") -> tuple[str, ...]:
+        cells = (f"{figures[key]:.4f}" if figures.get(key) is not None else "-" for key in ("auc", "ks"))
+        return (name, trained, *cells, joining or figures.get("code", ""))
+
+    path = out / "benefit.json"
+    worth = json.loads(path.read_text())["members"] if path.exists() else {}
+    rows = []
+    for name, figures in document["metrics_local"].items():
+        joining = worth[name]["verdict"]
+        if worth[name]["gain"]:
+            joining += " ({auc:+.4f}, {low:+.4f} to {high:+.4f})".format_map(worth[name]["gain"])
+        rows.append(row(f"{name} alone", f"{worth[name]['trained']['rows']:,} rows", figures, joining=joining))
+    rows.append(row("federated", f"{document['aligned_rows']:,} rows", document["metrics"]))
+    if document["metrics_pooled"]["auc"] is not None:
+        rows.append(row("pooled (lab only)", "the same, in one place", document["metrics_pooled"]))
+    on = {
+        "test": "the test file",
+        "holdout": "held-out rows, each member on its own",
+        "folds": "rows by cross-validation, each member on its own",
+        "training": "the training rows themselves",
+    }
+    title = f"Scorecard on {on[document['evaluated_on']]}"
+    print_table(("model", "trained on", "AUC", "KS", "joining (gain in AUC, 95 %)"), rows, title=title)
+    sent = sum(each["sent"] + each["received"] for each in document["bytes"].values()) / len(document["bytes"])
+    typer.echo(f"\n{document['rounds']} rounds in {document['seconds']:.2f} s, {sent / 1e6:.2f} MB a member")
+    if document["max_logit_difference"] is not None:
+        difference = document["max_logit_difference"]
+        typer.echo(f"largest difference in log-odds to the pooled model, by another solver: {difference:.1e}")
+    typer.echo(f"report: {out / 'report.html'}")

@@ -1,0 +1,1 @@
+"""Reports for people: one HTML file with everything inside it, and the same figures as JSON."""
