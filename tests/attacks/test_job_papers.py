@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +10,7 @@ from sqlalchemy import update
 
 from federation.errors import ChaotianError
 from federation.primitives.signing import Signer
+from gateway.jobs import node
 from gateway.jobs.document import from_toml
 from gateway.jobs.papers import Acceptance, Bundle, Consent, propose
 from gateway.storage.tables.jobs import jobs
@@ -65,7 +67,11 @@ def test_a_consent_for_another_job_does_not_count(tmp_path):
     with_space(work, tmp_path)
 
 
-def test_a_proposal_in_a_members_name_is_not_accepted_once_the_directory_is_put_right(tmp_path):
+@pytest.mark.parametrize("checked", [True, False])
+def test_a_proposal_in_a_members_name_is_not_accepted_once_the_directory_is_put_right(tmp_path, monkeypatch, checked):
+    if not checked:
+        monkeypatch.setattr(node, "check_proposal", lambda *_: None)
+
     async def work(space):
         bank = space.banks["bank-2"]
         document = from_toml(job_toml(BANKS[1:]).encode(), space=SPACE, proposer="bank-1", nonce="0" * 32, created=1)
@@ -73,10 +79,30 @@ def test_a_proposal_in_a_members_name_is_not_accepted_once_the_directory_is_put_
         list_as(bank, "bank-1", FORGER.verifier)
         await bank.jobs.on_bundle(Bundle(propose(document, FORGER), {}, {}, b"", "proposed", "").encode())
         bank.jobs._peers.listings = kept
+        if not checked:  # control: bank-1's grant would cover it
+            row, _ = await asyncio.to_thread(bank.jobs._accept, document.id, False, "")
+            assert row.id == document.id
+            return
         with pytest.raises(ChaotianError) as caught:
-            await bank.jobs.accept(document.id)  # bank-1's grant would cover it
+            await bank.jobs.accept(document.id)
         assert caught.value.code == "SIGNATURE"
         assert "SIGNATURE" in {entry["code"] for entry in bank.jobs.show(document.id)["obstacles"]}
+
+    with_space(work, tmp_path)
+
+
+@pytest.mark.parametrize("answer", [b"[]", b"{", b"[" * 5000, b"\xff"])
+def test_progress_in_no_form_is_a_coded_error(tmp_path, answer):
+    async def work(space):
+        job = await space.propose()
+
+        async def lie(caller, payload):
+            return answer
+
+        space.wire.at_platform["job.progress"] = lie
+        with pytest.raises(ChaotianError) as caught:
+            await space.banks["bank-2"].jobs.progress(job)
+        assert caught.value.code == "MALFORMED"
 
     with_space(work, tmp_path)
 
