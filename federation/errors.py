@@ -84,6 +84,8 @@ for _code, _blame, _cause, _remedy in (
     ("DATA_SOURCE", _U, "The data source cannot be read.", "Check the path, the format and the permissions."),
     ("DATA_COLUMN", _U, "A column is missing, doubled or unknown.", "Name columns exactly as in the file's header line."),
     ("DATA_TYPE", _U, "A value does not have its column's type.", "Correct the value in the named file, row and column."),
+    ("DATA_DOMAIN", _U, "A value lies outside its column's range or is none of its levels.", "Correct the value in the named file, row and column, or the schema's domain."),
+    ("DATA_KEY", _U, "A credit code or a loan number is not as it must be.", "Export the column as text, not by way of a spreadsheet, and correct the named rows."),
     ("DATA_MISSING", _U, "A value is missing where none may be.", "Fill it, or choose how missing values are treated."),
     ("DATA_DUPLICATE", _U, "The same identifier stands in two rows.", "Keep one row for each identifier."),
     ("FEW_VALUES", _U, "A numeric column has at most ten different values.", "Declare it as a category with its levels."),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,27 @@ from sqlalchemy import insert, select, update
 from federation.errors import ChaotianError
 from federation.learning.frame import Frame
 from federation.primitives.encoding import canonical_json, parse_canonical_json
+from gateway.datasets.faults import Progress, Report, no_progress
 from gateway.datasets.schema import Schema
+from gateway.datasets.sources import Source, as_source
 from gateway.datasets.values import FILE, ValueStore
 from gateway.storage.base import Database
-from gateway.storage.tables.datasets import dataset_snapshots, datasets
+from gateway.storage.tables.datasets import dataset_snapshots, dataset_versions, datasets
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_VERSION = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]{0,63})@([1-9][0-9]{0,8})")
+
+
+@dataclass(frozen=True)
+class Version:
+    """One snapshot under its lasting name `DATASET@NUMBER`."""
+
+    name: str
+    snapshot: str
+    rows: int
+    as_of: str
+    source: str
+    added: int
 
 
 @dataclass(frozen=True)
@@ -31,7 +46,7 @@ class Dataset:
         schema: what its columns mean.
         rows: number of rows.
         as_of: day the data speak of, or empty.
-        source: name of the file it came from.
+        source: name of the file or table it came from.
         added: seconds since the epoch, UTC.
     """
 
@@ -74,16 +89,30 @@ class DatasetBook:
         self._database = database
         self._values = ValueStore(home / FILE)
 
-    def add(self, name: str, source: Path, schema: Schema, *, now: int) -> Dataset:
-        """Read a file into a new snapshot and point `name` to it. Earlier snapshots stay as they are.
+    def add(
+        self, name: str, source: Source | Path, schema: Schema, *, now: int, progress: Progress = no_progress
+    ) -> Dataset:
+        """Read a source into a new snapshot and point `name` to it. Earlier snapshots stay as they are.
 
         Raises:
-            ChaotianError: DATA_* for the file's faults; EXISTS where the name stands for other columns.
+            ChaotianError: USAGE for a name that is none; DATA_* for the source's faults.
         """
-        if not _NAME.fullmatch(name):
-            raise ChaotianError("USAGE", "a dataset's name has 1 to 64 letters, digits, dots, hyphens and underscores")
+        _check_name(name)
         # Values first: a crash before the row in SQL leaves a table that nothing points to, never the reverse.
-        snapshot, rows = self._values.add(source, schema)
+        snapshot, rows = self._values.add(source, schema, progress)
+        return self._point(name, snapshot, schema, rows, as_source(source).name, now)
+
+    def derive(self, name: str, schema: Schema, make: Callable[[Any], Any], source: str, *, now: int) -> Dataset:
+        """Point `name` to a snapshot that is computed of others; see `ValueStore.derive`.
+
+        Args:
+            source: what it was computed of, in a few words.
+        """
+        _check_name(name)
+        snapshot, rows = self._values.derive(schema, make)
+        return self._point(name, snapshot, schema, rows, source, now)
+
+    def _point(self, name: str, snapshot: str, schema: Schema, rows: int, source: str, now: int) -> Dataset:
         with self._database.begin() as connection:
             known = connection.execute(
                 select(dataset_snapshots.c.snapshot).where(dataset_snapshots.c.snapshot == snapshot)
@@ -96,9 +125,20 @@ class DatasetBook:
                         schema_document=canonical_json(schema.document()),
                         rows=rows,
                         as_of=schema.as_of,
-                        source=source.name[:255],
+                        source=source[:255],
                         added=now,
                     )
+                )
+            last = connection.execute(
+                select(dataset_versions.c.number, dataset_versions.c.snapshot)
+                .where(dataset_versions.c.name == name)
+                .order_by(dataset_versions.c.number.desc())
+                .limit(1)
+            ).first()
+            if last is None or last.snapshot != snapshot:
+                number = 1 if last is None else int(last.number) + 1
+                connection.execute(
+                    insert(dataset_versions).values(name=name, number=number, snapshot=snapshot, added=now)
                 )
             changed = connection.execute(
                 update(datasets).where(datasets.c.name == name).values(snapshot=snapshot, changed=now)
@@ -108,9 +148,9 @@ class DatasetBook:
         return self.get(name)
 
     @staticmethod
-    def check(source: Path, schema: Schema) -> int:
-        """Check a file against a schema without keeping anything; return its number of rows."""
-        return ValueStore.check(source, schema)
+    def check(source: Source | Path, schema: Schema, progress: Progress = no_progress) -> Report:
+        """Check a source against a schema without keeping anything; return all that is wrong with it."""
+        return ValueStore.check(source, schema, progress)
 
     def all(self) -> list[Dataset]:
         """Return all datasets, by name."""
@@ -119,12 +159,28 @@ class DatasetBook:
         return [_dataset(row) for row in rows]
 
     def get(self, name: str) -> Dataset:
-        """Return the dataset `name`; NOT_FOUND where there is none."""
+        """Return the dataset `name`, or its earlier snapshot `NAME@NUMBER`; NOT_FOUND where there is none."""
+        version = _VERSION.fullmatch(name)
         with self._database.read() as connection:
-            row = connection.execute(_JOINED.where(datasets.c.name == name)).first()
+            if version:
+                where = (dataset_versions.c.name == version[1]) & (dataset_versions.c.number == int(version[2]))
+                row = connection.execute(_VERSIONS.where(where)).first()
+            else:
+                row = connection.execute(_JOINED.where(datasets.c.name == name)).first()
         if row is None:
             raise ChaotianError("NOT_FOUND", f"there is no dataset {name[:64]}", hint="See `chaotian data list`.")
         return _dataset(row)
+
+    def versions(self, name: str) -> list[Version]:
+        """Return all snapshots `name` has pointed to, the latest first."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                _VERSIONS.where(dataset_versions.c.name == name).order_by(dataset_versions.c.number.desc())
+            ).all()
+        return [
+            Version(f"{row.name}@{row.number}", row.snapshot, int(row.rows), row.as_of, row.source, int(row.since))
+            for row in rows
+        ]
 
     def snapshot_schema(self, snapshot: str) -> Schema:
         """Return the schema of a snapshot, current or earlier; NOT_FOUND where it is unknown."""
@@ -158,6 +214,14 @@ class DatasetBook:
 _JOINED = select(datasets.c.name, dataset_snapshots).join(
     dataset_snapshots, datasets.c.snapshot == dataset_snapshots.c.snapshot
 )
+_VERSIONS = select(
+    dataset_versions.c.name, dataset_versions.c.number, dataset_versions.c.added.label("since"), dataset_snapshots
+).join(dataset_snapshots, dataset_versions.c.snapshot == dataset_snapshots.c.snapshot)
+
+
+def _check_name(name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise ChaotianError("USAGE", "a dataset's name has 1 to 64 letters, digits, dots, hyphens and underscores")
 
 
 def _dataset(row: Any) -> Dataset:

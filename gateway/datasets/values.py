@@ -16,8 +16,9 @@ import numpy as np
 
 from federation.errors import ChaotianError
 from federation.learning.frame import Frame
+from gateway.datasets.faults import Progress, Report, no_progress
 from gateway.datasets.schema import Schema
-from gateway.datasets.sources import load_source
+from gateway.datasets.sources import Source, check_source, load_source, row_order
 from gateway.storage.files import make_private_directory
 
 FILE = "data.duckdb"
@@ -44,16 +45,52 @@ class ValueStore:
     ) -> None:
         self._path, self._busy, self._sleep, self._monotonic = path, busy_seconds, sleep, monotonic
 
-    def add(self, source: Path, schema: Schema) -> tuple[str, int]:
+    def add(self, source: Source | Path, schema: Schema, progress: Progress = no_progress) -> tuple[str, int]:
         """Read `source`, check it and keep it; return (snapshot id, rows). The same content has the same id.
 
         Raises:
-            ChaotianError: DATA_* for the file's faults, STORAGE for ours.
+            ChaotianError: DATA_* for the source's faults, STORAGE for ours.
         """
+        return self._keep(
+            schema, lambda connection: load_source(connection, source, schema, "incoming", progress=progress)
+        )
+
+    def derive(self, schema: Schema, make: Callable[[Any], Any]) -> tuple[str, int]:
+        """Keep what `make` computes of stored tables as a snapshot of its own; return (snapshot id, rows).
+
+        Args:
+            schema: of the outcome.
+            make: takes a function from (snapshot, schema) to the Ibis table of its values under their own names, and
+                returns an Ibis table with the columns of `schema` and its identifier.
+
+        Raises:
+            ChaotianError: DATA_* for an outcome that does not fit, STORAGE.
+        """
+
+        def fill(connection: Any) -> int:
+            import ibis
+
+            backend = ibis.duckdb.from_connection(connection)
+
+            def stored(snapshot: str, of: Schema) -> Any:
+                names = {column.name: f"c{place}" for place, column in enumerate(of.columns)}
+                return backend.table(_table(snapshot)).rename({of.id: "_id", **names})
+
+            outcome = make(stored)
+            named = {f"c{place}": outcome[column.name] for place, column in enumerate(schema.columns)}
+            picked = outcome.select(_id=outcome[schema.id], **named)
+            query = str(ibis.to_sql(picked, dialect="duckdb"))
+            connection.execute(f"CREATE TABLE incoming AS SELECT * FROM ({query}) ORDER BY {row_order(schema)}")
+            return int(connection.execute("SELECT count(*) FROM incoming").fetchone()[0])
+
+        return self._keep(schema, fill)
+
+    def _keep(self, schema: Schema, fill: Callable[[Any], int]) -> tuple[str, int]:
+        """Let `fill` make the table `incoming` and return its rows; name it by its content."""
         with self._open(write=True) as connection:
             connection.execute("DROP TABLE IF EXISTS incoming")
             try:
-                rows = load_source(connection, source, schema, "incoming")
+                rows = fill(connection)
                 snapshot = _content_id(connection, "incoming", schema)
                 connection.execute("BEGIN")
                 connection.execute(f"DROP TABLE IF EXISTS {_table(snapshot)}")
@@ -65,13 +102,22 @@ class ValueStore:
         return snapshot, rows
 
     @staticmethod
-    def check(source: Path, schema: Schema) -> int:
-        """Read and check `source` without keeping it; return its number of rows."""
+    def check(source: Source | Path, schema: Schema, progress: Progress = no_progress) -> Report:
+        """Read and check `source` without keeping it; return all that is wrong with it."""
         with _errors(), _connect(":memory:", read_only=False) as connection:
-            return load_source(connection, source, schema, "incoming")
+            return check_source(connection, source, schema, progress)
 
     def load(self, snapshot: str, schema: Schema, columns: Sequence[str]) -> Frame:
-        """Return `columns` of a snapshot, sorted by identifier: float64 (NaN: missing) or text (empty: missing)."""
+        """Return `columns` of a snapshot, sorted by identifier: float64 (NaN: missing) or text (empty: missing).
+
+        A date is its number of days since 1970-01-01, a month that of months since 1970-01.
+        """
+        if schema.period:
+            raise ChaotianError(
+                "DATA_DUPLICATE",
+                f"this is a ledger: one identifier has a row for each {schema.period}",
+                hint="Compute features from it, one row for each identifier: `chaotian features compute`.",
+            )
         places = {name: schema.index(name) for name in dict.fromkeys(columns)}
         with self._open(write=False) as connection:
             return _frame(connection, _table(snapshot), schema, places, " ORDER BY _id")
@@ -117,7 +163,7 @@ class ValueStore:
             connection.close()
 
 
-def read_frame(source: Path, schema: Schema) -> Frame:
+def read_frame(source: Source | Path, schema: Schema) -> Frame:
     """Return the rows of a file in its own order, checked against `schema`, without keeping them.
 
     Raises:
@@ -130,7 +176,7 @@ def read_frame(source: Path, schema: Schema) -> Frame:
 
 
 def _frame(connection: Any, table: str, schema: Schema, places: Mapping[str, int], order: str) -> Frame:
-    picked = ", ".join(["_id", *(f"c{place}" for place in places.values())])
+    picked = ", ".join(["_id", *(_number(schema.columns[place].type, f"c{place}") for place in places.values())])
     data = connection.execute(f"SELECT {picked} FROM {table}{order}").fetchnumpy()
     ids = [str(value) for value in data["_id"].tolist()]
     out: dict[str, Any] = {}
@@ -142,6 +188,12 @@ def _frame(connection: Any, table: str, schema: Schema, places: Mapping[str, int
         else:
             out[name] = np.ma.filled(np.ma.asarray(column, dtype=np.float64), np.nan)
     return Frame(ids, out)
+
+
+def _number(kind: str, column: str) -> str:
+    if kind == "date":
+        return f"date_diff('day', DATE '1970-01-01', {column}) AS {column}"
+    return f"date_diff('month', DATE '1970-01-01', {column}) AS {column}" if kind == "month" else column
 
 
 # A data file must not reach out: no extension is fetched or loaded, whatever a query names.
@@ -184,7 +236,7 @@ def _content_id(connection: Any, table: str, schema: Schema) -> str:
     # Length before text, '-' for a missing value: two different rows never give the same bytes.
     parts = [_framed("_id"), *(_framed(f"c{place}") for place in range(len(schema.columns)))]
     hashed = hashlib.sha256(b"chaotian/snapshot/v1\x00" + f"{schema.digest} {schema.as_of}\n".encode())
-    cursor = connection.execute(f"SELECT sha256({' || '.join(parts)}) FROM {table} ORDER BY _id")
+    cursor = connection.execute(f"SELECT sha256({' || '.join(parts)}) FROM {table} ORDER BY {row_order(schema)}")
     while rows := cursor.fetchmany(_FETCH):
         hashed.update("".join(row[0] for row in rows).encode())
     return hashed.hexdigest()

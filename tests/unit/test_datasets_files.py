@@ -67,7 +67,7 @@ def put(tmp_path, data, name="loans.csv"):
 
 def refused(path, schema):
     with pytest.raises(ChaotianError) as caught:
-        DatasetBook.check(path, schema)
+        DatasetBook.check(path, schema).refuse()
     return caught.value
 
 
@@ -160,7 +160,7 @@ def test_the_values_are_private_on_disk(book, schema, tmp_path):
         (text([ROWS[0], "8, ,,零售,,0"]), "DATA_MISSING", "row 3, column amount"),
         (text([ROWS[0], "8,1,2.5,零售,,0"]), "DATA_TYPE", "row 3, column staff"),
         (text([ROWS[0], "8,1,9.2e18,零售,,0"]), "DATA_TYPE", "row 3, column staff"),
-        (text([ROWS[0], "8,1,,渔业,,0"]), "DATA_TYPE", "row 3, column 行业"),
+        (text([ROWS[0], "8,1,,渔业,,0"]), "DATA_DOMAIN", "row 3, column 行业"),
         (text([ROWS[0], "8,1,,零售,,2"]), "DATA_TYPE", "row 3, column bad"),
         (text([ROWS[0], "8,1,,零售,,"]), "DATA_MISSING", "row 3, column bad"),
         (text([ROWS[0], ",1,,零售,,0"]), "DATA_MISSING", "row 3, column loan"),

@@ -76,7 +76,7 @@ def test_scoring_refuses_what_does_not_fit(capsys, home, model):
     lines = OTHERS.read_text().splitlines()
     cases = {
         "DATA_COLUMN": [lines[0].replace("GrAppv", "Amount"), *lines[1:4]],
-        "DATA_TYPE": [lines[0], lines[1].replace("existing", "unheard-of")],
+        "DATA_DOMAIN": [lines[0], lines[1].replace("existing", "unheard-of")],
         "DATA_DUPLICATE": [lines[0], lines[1], lines[1]],
     }
     for code, part in cases.items():

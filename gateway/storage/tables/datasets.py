@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, ForeignKey, LargeBinary, String, Table
+from sqlalchemy import BigInteger, Column, ForeignKey, Integer, LargeBinary, String, Table
 
 from gateway.storage.base import metadata
 
@@ -26,4 +26,14 @@ datasets = Table(
     Column("name", String(64), primary_key=True),
     Column("snapshot", String(64), ForeignKey("dataset_snapshots.snapshot"), nullable=False),
     Column("changed", BigInteger, nullable=False),  # seconds since the epoch, UTC
+)
+
+# All snapshots a name has pointed to, in the order they came: `loans@1` is the first one of `loans`.
+dataset_versions = Table(
+    "dataset_versions",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("snapshot", String(64), ForeignKey("dataset_snapshots.snapshot"), nullable=False),
+    Column("added", BigInteger, nullable=False),  # seconds since the epoch, UTC
 )

@@ -255,6 +255,17 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_certificates_member"), ["member"], unique=False)
 
     op.create_table(
+        "dataset_versions",
+        sa.Column("name", sa.String(length=64), nullable=False),
+        sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("snapshot", sa.String(length=64), nullable=False),
+        sa.Column("added", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["snapshot"], ["dataset_snapshots.snapshot"], name=op.f("fk_dataset_versions_snapshot_dataset_snapshots")
+        ),
+        sa.PrimaryKeyConstraint("name", "number", name=op.f("pk_dataset_versions")),
+    )
+    op.create_table(
         "datasets",
         sa.Column("name", sa.String(length=64), nullable=False),
         sa.Column("snapshot", sa.String(length=64), nullable=False),
@@ -309,6 +320,7 @@ def downgrade() -> None:
 
     op.drop_table("grant_charges")
     op.drop_table("datasets")
+    op.drop_table("dataset_versions")
     with op.batch_alter_table("certificates", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_certificates_member"))
 
