@@ -13,6 +13,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from sqlalchemy import Connection
+
 from federation.errors import ChaotianError
 from federation.learning.compare import compare
 from federation.primitives.encoding import canonical_json, parse_canonical_json, unpack
@@ -21,7 +23,7 @@ from federation.primitives.signing import Signer, Verifier
 from gateway.audit.events import Event, EventType
 from gateway.datasets.book import DatasetBook
 from gateway.grants.book import GrantBook
-from gateway.grants.decision import Decision, UseRequest, no_grant
+from gateway.grants.decision import Decision, UseRequest
 from gateway.jobs import states
 from gateway.jobs.data import Requester, use_request
 from gateway.jobs.document import JobDocument, from_toml
@@ -526,8 +528,23 @@ class NodeJobs:
                 if decision.permitted:
                     return record.grant.id
                 first = first or decision
-        (first or no_grant(request)).check()
+            if first is None:
+                raise self._no_grant(connection, request)
+        first.check()
         raise AssertionError("a denial raises")
+
+    def _no_grant(self, connection: Connection, request: UseRequest) -> ChaotianError:
+        """Return the error where no grant in force covers a job, with who has to do what."""
+        to = request.requester
+        hint = f"Propose one to {to}: `chaotian grant propose FILE`; it counts once {to} has accepted it."
+        for record in self._grants.records(connection, state="proposed"):
+            grant = record.grant
+            if (grant.owner, grant.grantee, grant.dataset.id) == (self.member, request.requester, request.dataset):
+                who = request.requester if record.proposer == self.member else "this member"
+                hint = f"One is proposed and waits until {who} accepts it: `chaotian grant accept {grant.id[:12]}`."
+                break
+        what = f"no grant in force lets {request.requester} use {request.dataset} for {request.purpose}"
+        return ChaotianError("NO_GRANT", what, hint=hint)
 
     async def accept(self, prefix: str, *, exposure_consent: bool = False, grant: str = "") -> dict[str, Any]:
         """Accept a job: signed, bound to the present rows of the dataset and to a grant; sent to the platform."""

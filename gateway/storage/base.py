@@ -183,7 +183,7 @@ _REASONS = (
     ("not a database", "the file is not a database of this program"),
     ("unable to open", "the database file cannot be opened"),
     ("disk i/o error", "the disk reported an input or output error"),
-    ("no such table", "the database has not been set up; run `init` first"),
+    ("no such table", "the database is not of this version: start the process of this home once, or run `init` first"),
 )
 
 
