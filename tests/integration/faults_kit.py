@@ -59,7 +59,7 @@ def rows_of(bank: str, count: int = 1000) -> pd.DataFrame:
     return pd.read_csv(DATA / f"default_credit_{FILES[bank]}.csv").head(count)
 
 
-def eventually(look: Callable[[], Any], what: str, seconds: float = 30.0) -> Any:
+def eventually(look: Callable[[], Any], what: str, seconds: float = 60.0) -> Any:
     """Return the first true value of `look`; fail after a generous deadline."""
     deadline = time.monotonic() + seconds
     while True:
@@ -149,7 +149,7 @@ class Faulty(Space):
         member = self.member(name)
         if member.process is not None and member.process.poll() is None:
             member.process.terminate()
-            member.process.wait(20)
+            member.process.wait(40)
         self.serve(member, ahead=ahead)
 
     # --- points --------------------------------------------------------------------------------------------
@@ -172,7 +172,7 @@ class Faulty(Space):
         self._armed.append(path)
         return path
 
-    def reached(self, path: Path, seconds: float = 30.0) -> None:
+    def reached(self, path: Path, seconds: float = 60.0) -> None:
         """Wait until the process has come to an armed point."""
         eventually(path.with_suffix(path.suffix + ".reached").exists, f"{path.parent.name} at {path.name}", seconds)
 
@@ -186,7 +186,7 @@ class Faulty(Space):
         finally:
             path.unlink(missing_ok=True)
 
-    def dead(self, name: str, seconds: float = 30.0) -> None:
+    def dead(self, name: str, seconds: float = 60.0) -> None:
         """Wait until a process has been killed by its point."""
         process = self.member(name).process
         assert process is not None

@@ -43,8 +43,8 @@ VERBS: tuple[tuple[str, ...], ...] = (
     ("member", "approve", "TEXT", "--fingerprint", "ID"),
     ("member", "approve", "bank-1"),
     ("member", "revoke", "TEXT"),
-    ("data", "add", "loans", "FILE", "--schema", "SCHEMA"),
-    ("data", "add", "loans", "CSV", "--schema", "FILE"),
+    ("data", "add", "swept", "FILE", "--schema", "SCHEMA"),
+    ("data", "add", "swept", "CSV", "--schema", "FILE"),
     ("data", "add", "TEXT", "CSV", "--schema", "SCHEMA"),
     ("data", "check", "FILE", "--schema", "SCHEMA"),
     ("data", "check", "CSV", "--schema", "FILE"),
@@ -86,6 +86,10 @@ VERBS: tuple[tuple[str, ...], ...] = (
     ("model", "export", "FILE", "--out", "NEW"),
     ("model", "score", "--model", "FILE", "--data", "CSV", "--out", "NEW"),
     ("model", "score", "--model", "ID", "--data", "FILE", "--out", "NEW"),
+    ("lab", "train", "--job", "TEXT", "--split", "rows", "--member", "a=x.csv", "--out", "NEW"),
+    ("lab", "train", "--job", "scorecard", "--split", "rows", "--member", "TEXT", "--test", "FILE", "--out", "NEW"),
+    ("lab", "train", "--job", "scorecard", "--split", "rows", "--member", "a=CSV", "--id", "id", "--label", "y",
+     "--out", "FILE"),
     ("lab", "sum", "--members", "TEXT"),
     ("lab", "sum", "--members", "2", "--length", "10"),
     ("lab", "sum", "--members", "-1"),
@@ -179,7 +183,7 @@ def test_bad_input_at_every_verb_is_one_coded_error_with_a_hint(running: Faulty,
 
 
 # Verbs for which some of the files or texts are good: a key file is made where it is missing, a list may be empty.
-EMPTY_IS_FINE = {("node", "init"), ("platform", "init"), ("platform", "invite"), ("grant", "list"), ("data", "add"),
+EMPTY_IS_FINE = {("node", "init"), ("platform", "init"), ("platform", "invite"), ("grant", "list"),
                  ("audit", "export"), ("audit", "show"), ("audit", "verify"), ("model", "list")}  # fmt: skip
 
 
