@@ -12,7 +12,10 @@ import pytest
 import typer
 
 from federation.errors import CATALOGUE
+from federation.primitives.entropy import SystemEntropy
 from gateway.cli.main import GROUPS
+from gateway.datasets.schema import parse_schema
+from gateway.grants.proposal import Surroundings, grant_from_toml
 from gateway.jobs.document import from_written
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,7 +61,8 @@ def test_commands_parse(page: Path, line: str) -> None:
     if not words:
         return
     if words[0] == "make":
-        assert words[1].split("=")[0] in TARGETS
+        targets = [word for word in words[1:] if not re.fullmatch(r"(PYTHON|NAME)=\S+", word)]
+        assert targets and set(targets) <= TARGETS
     elif words[0] in ("chaotian", ".venv/bin/chaotian"):
         parses(words[1:])
     elif words[0] in ("export", "head", "chmod", "python", "."):
@@ -76,10 +80,18 @@ def test_links_lead_somewhere() -> None:
     assert not missing
 
 
-def test_the_job_on_the_banks_page_is_one() -> None:
-    (text,) = blocks(ROOT / "docs/users/bank.md", "toml")
-    job = from_written(tomllib.loads(text), space="s", proposer="bank-a", nonce="0" * 32, created=0)
-    assert len(job.members) == 4
+def test_what_the_banks_page_writes_fits_together() -> None:
+    schema_text, grant_text, job_text = blocks(ROOT / "docs/users/bank.md", "toml")
+    schema = parse_schema(schema_text.encode())
+    own = {"schema": schema.digest, "grade": 3}
+    around = Surroundings("s", "bank-b", 0.0, lambda _member: ["0" * 64], {"loans": own}.get)
+    grant = grant_from_toml(grant_text, around, SystemEntropy())
+    job = from_written(tomllib.loads(job_text), space="s", proposer="bank-a", nonce="0" * 32, created=0)
+    assert len(job.members) == 4 and (grant.owner, grant.grantee) == ("bank-b", job.proposer)
+    assert grant.dataset.id == job.dataset and job.purpose in grant.purposes
+    described = {column.name for column in schema.columns}
+    assert set(job.columns) <= described and set(job.columns) <= set(grant.columns)
+    assert schema.label == job.label
 
 
 def test_error_codes_in_documents_are_in_the_catalogue() -> None:

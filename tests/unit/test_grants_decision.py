@@ -137,9 +137,9 @@ def test_a_decision_names_all_denials_and_is_plain_data() -> None:
 def test_a_decision_takes_less_than_200_microseconds() -> None:
     found, asked, usage = grant(), request(), Usage()
     best = 1.0
-    for _ in range(5):
-        began = time.perf_counter()
-        for _ in range(200):
+    for _ in range(20):
+        began = time.thread_time()  # of this thread alone: other programs may be busy beside it
+        for _ in range(50):
             decide(found, asked, now=NOW, usage=usage)
-        best = min(best, (time.perf_counter() - began) / 200)
+        best = min(best, (time.thread_time() - began) / 50)
     assert best < 200e-6, best
