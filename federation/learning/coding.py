@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from federation.errors import ChaotianError
+from federation.learning.bins import ColumnBins
+from federation.learning.columns import numeric_or_missing
 from federation.learning.frame import Feature, Frame
 
 INTERCEPT = "(intercept)"
@@ -17,11 +19,12 @@ INTERCEPT = "(intercept)"
 
 @dataclass(frozen=True)
 class Numeric:
-    """A numeric column as (value - mean) / sd, in float64."""
+    """A numeric column as (value - mean) / sd, in float64; with `impute` a missing value counts as the mean."""
 
     name: str
     mean: float
     sd: float
+    impute: bool = False
 
     @property
     def coefficients(self) -> tuple[str, ...]:
@@ -30,7 +33,19 @@ class Numeric:
 
     def document(self) -> dict[str, Any]:
         """Return the coding as JSON; constants in hexadecimal, so that no digit is lost."""
-        return {"name": self.name, "type": "numeric", "mean": self.mean.hex(), "sd": self.sd.hex()}
+        out = {"name": self.name, "type": "numeric", "mean": self.mean.hex(), "sd": self.sd.hex()}
+        return {**out, "missing": "mean"} if self.impute else out
+
+    def standardise(self, frame: Frame) -> NDArray[np.float64]:
+        """Return the z-scores of the column.
+
+        Raises:
+            ChaotianError: as `Frame.numeric`; a missing value is none with `impute`.
+        """
+        if not self.impute:
+            return (frame.numeric(self.name) - self.mean) / self.sd
+        values = numeric_or_missing(frame, self.name)
+        return np.where(np.isnan(values), 0.0, (values - self.mean) / self.sd)
 
 
 @dataclass(frozen=True)
@@ -66,11 +81,14 @@ class Category:
         return {"name": self.name, "type": "category", "levels": list(self.levels), "kept": list(self.kept)}
 
 
+Part = Numeric | Category | ColumnBins
+
+
 @dataclass(frozen=True)
 class Coding:
     """How every column becomes coefficients, in the order of the job's features."""
 
-    parts: tuple[Numeric | Category, ...]
+    parts: tuple[Part, ...]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -86,7 +104,9 @@ class Coding:
         columns: list[NDArray[np.float64]] = [np.ones(len(frame))]
         for part in self.parts:
             if isinstance(part, Numeric):
-                columns.append((frame.numeric(part.name) - part.mean) / part.sd)
+                columns.append(part.standardise(frame))
+            elif isinstance(part, ColumnBins):
+                columns.append(part.weigh(frame))
             else:
                 codes = frame.category(part.name, part.levels)
                 columns.extend((codes == part.levels.index(level)).astype(np.float64) for level in part.kept)
@@ -105,9 +125,14 @@ class Coding:
             raise ChaotianError("BAD_DOCUMENT", "expected the coding of the columns of a scorecard") from None
 
 
-def _part(entry: Mapping[str, Any]) -> Numeric | Category:
-    if entry["type"] == "numeric" and set(entry) == {"name", "type", "mean", "sd"}:
-        numeric = Numeric(str(entry["name"]), float.fromhex(entry["mean"]), float.fromhex(entry["sd"]))
+def _part(entry: Mapping[str, Any]) -> Part:
+    if entry["type"] == "woe":
+        return ColumnBins.from_document(entry)
+    if entry["type"] == "numeric" and set(entry) - {"missing"} == {"name", "type", "mean", "sd"}:
+        impute = "missing" in entry
+        numeric = Numeric(str(entry["name"]), float.fromhex(entry["mean"]), float.fromhex(entry["sd"]), impute)
+        if impute and entry["missing"] != "mean":
+            raise ValueError
         if not np.isfinite(numeric.mean) or not np.isfinite(numeric.sd) or numeric.sd <= 0:
             raise ValueError
         return numeric

@@ -5,18 +5,21 @@ Everything here is computed by the member on its own rows, and nothing of it lea
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from federation.errors import ChaotianError
-from federation.learning.coding import Category, Coding, Numeric
+from federation.learning.coding import Category, Coding, Numeric, Part
+from federation.learning.columns import numeric_or_missing
 from federation.learning.exact import GRID_BITS
 from federation.learning.frame import Frame, ScorecardSpec
 from federation.learning.metrics import separation
 from federation.learning.model import Model
 from federation.learning.newton import Newton, local_sums
 from federation.learning.scorecard import Scorecard
+from federation.learning.woe import WoeScorecard, run_alone
 
 
 def fit_alone(spec: ScorecardSpec, training: Frame) -> Model:
@@ -28,15 +31,23 @@ def fit_alone(spec: ScorecardSpec, training: Frame) -> Model:
     Raises:
         ChaotianError: ONE_CLASS, SEPARABLE, SINGULAR or NOT_CONVERGED.
     """
+    if spec.coding == "woe":
+        # The own bins under the same rules; a floor that the own rows miss does not stop it, as nothing is published.
+        program = WoeScorecard(replace(spec, holdout=0.0), training, members=1, strict=False)
+        run_alone(program)
+        return program.model("local")
     label = training.label(spec.label)
     if not 0 < label.sum() < len(label):
         raise ChaotianError("ONE_CLASS", "the own training rows have only one outcome")
-    parts: list[Numeric | Category] = []
+    parts: list[Part] = []
     for feature in spec.features:
         if feature.type == "numeric":
-            values = training.numeric(feature.name)
-            if values.min() < values.max():
-                parts.append(Numeric(feature.name, float(values.mean()), float(values.std())))
+            values = numeric_or_missing(training, feature.name) if spec.impute else training.numeric(feature.name)
+            present = values[~np.isnan(values)]
+            if len(present) and present.min() < present.max():
+                mean = float(present.mean())
+                filled = np.where(np.isnan(values), mean, values)
+                parts.append(Numeric(feature.name, mean, float(filled.std()), bool(spec.impute)))
         else:
             counts = np.bincount(training.category(feature.name, feature.levels), minlength=len(feature.levels))
             kept = [level for level, count in zip(feature.levels, counts, strict=True) if count]
@@ -55,7 +66,7 @@ def fit_alone(spec: ScorecardSpec, training: Frame) -> Model:
     return Model.finished("local", spec, coding, newton, len(label), int(label.sum()))
 
 
-def compare(program: Scorecard, model: Model) -> dict[str, Any]:
+def compare(program: Scorecard | WoeScorecard, model: Model) -> dict[str, Any]:
     """Return AUC, KS and Gini of the federated and of the own model on the own held-out rows.
 
     Returns:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from federation.errors import ChaotianError
+from federation.learning.options import BinningOptions, PointsScale, choice
 
 MAX_FEATURES = 500
 MAX_LEVELS = 200
@@ -163,6 +164,10 @@ class ScorecardSpec:
         seed: text that fixes which rows are held out.
         min_rows: floor of every cell that is published.
         max_rounds: most Newton rounds before NOT_CONVERGED.
+        coding: `raw` (z-scores and dummies) or `woe` (weights of evidence of common bins).
+        impute: `mean`: a missing value of a numeric column counts as the pooled mean; else it is an error under `raw`.
+        binning: how columns are cut under `woe`.
+        points: how log-odds become points under `woe`.
     """
 
     label: str
@@ -172,6 +177,10 @@ class ScorecardSpec:
     seed: str = ""
     min_rows: int = 30
     max_rounds: int = 40
+    coding: str = "raw"
+    impute: str = ""
+    binning: BinningOptions = field(default_factory=BinningOptions)
+    points: PointsScale = field(default_factory=PointsScale)
 
     def __post_init__(self) -> None:
         names = [feature.name for feature in self.features]
@@ -179,6 +188,12 @@ class ScorecardSpec:
             raise ChaotianError("BAD_DOCUMENT", f"a job has 1 to {MAX_FEATURES} features, each named once")
         if not self.label or self.label in names:
             raise ChaotianError("BAD_DOCUMENT", "the label is a column of its own, not one of the features")
+        if self.coding == "woe" and self.impute:
+            raise ChaotianError("BAD_DOCUMENT", "under woe missing values are a bin of their own: leave impute out")
+        numeric = {feature.name for feature in self.features if feature.type == "numeric"}
+        strangers = sorted(set(self.binning.edges) - numeric)
+        if strangers:
+            raise ChaotianError("BAD_DOCUMENT", f"edges are given for {strangers[0]}, which is no numeric feature")
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -187,7 +202,7 @@ class ScorecardSpec:
 
     def document(self) -> dict[str, Any]:
         """Return the parameters as a JSON document, defaults included."""
-        return {
+        out: dict[str, Any] = {
             "label": self.label,
             "features": [feature.document() for feature in self.features],
             "penalty": self.penalty,
@@ -195,16 +210,25 @@ class ScorecardSpec:
             "seed": self.seed,
             "max_rounds": self.max_rounds,
         }
+        if self.impute:
+            out["impute"] = self.impute
+        if self.coding == "woe":
+            out |= {"coding": self.coding, **self.binning.document(), **self.points.document()}
+        return out
 
     @classmethod
     def from_document(cls, document: Any, *, min_rows: int = 30) -> ScorecardSpec:
         """Return the parameters of `document`; `min_rows` comes from the job's floors, never from its parameters."""
-        known = {"label", "features", "penalty", "holdout", "seed", "max_rounds"}
+        known = {"label", "features", "penalty", "holdout", "seed", "max_rounds", "coding", "impute"}
+        of_woe = {*BinningOptions.KEYS, *PointsScale.KEYS}
         if not isinstance(document, Mapping):
             raise ChaotianError("BAD_DOCUMENT", "the parameters of a scorecard are a table")
-        unknown = sorted(str(key) for key in set(document) - known)
+        unknown = sorted(str(key) for key in set(document) - known - of_woe)
         if unknown:
             raise ChaotianError("BAD_DOCUMENT", f"a scorecard has no parameter {unknown[0][:MAX_NAME]}")
+        coding = choice(document, "coding", "raw", ("raw", "woe"))
+        if coding == "raw" and of_woe & set(document):
+            raise ChaotianError("BAD_DOCUMENT", f'{min(of_woe & set(document))} needs coding = "woe"')
         label, features, seed = document.get("label"), document.get("features"), document.get("seed", "")
         if not isinstance(label, str) or not 1 <= len(label) <= MAX_NAME:
             raise ChaotianError("BAD_DOCUMENT", "label names the column of the outcome")
@@ -223,4 +247,8 @@ class ScorecardSpec:
             seed=seed,
             min_rows=min_rows,
             max_rounds=int(rounds),
+            coding=coding,
+            impute=choice(document, "impute", "", ("", "mean")),
+            binning=BinningOptions.from_document(document),
+            points=PointsScale.from_document(document),
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -33,6 +33,7 @@ class Coefficient:
         name: column, `column=level`, or `(intercept)`.
         value: change of the log-odds for one standard deviation, or for the level against the reference.
         standard_error, z, p: of the penalised fit; p is two-sided for value = 0.
+        vif: variance inflation factor; None for the intercept, and where columns depend on each other linearly.
     """
 
     name: str
@@ -40,23 +41,42 @@ class Coefficient:
     standard_error: float
     z: float
     p: float
+    vif: float | None = None
 
 
 @dataclass(frozen=True)
 class Model:
     """A scorecard as a canonical document; what identifies it is the hash of all of it.
 
-    `document` holds: format, job, label, penalty, coding, coefficients, convergence, training, version.
+    `document` holds: format, job, label, penalty, coding, coefficients, convergence, training, version; and where they
+    apply: points (a WOE scorecard's card), left_out (its columns without information), card (what it is fit for).
     """
 
     document: Mapping[str, Any]
 
     @classmethod
-    def finished(cls, job: str, spec: ScorecardSpec, coding: Coding, newton: Newton, rows: int, bads: int) -> Model:
-        """Return the model of a converged iteration."""
-        lines = []
+    def finished(
+        cls,
+        job: str,
+        spec: ScorecardSpec,
+        coding: Coding,
+        newton: Newton,
+        rows: int,
+        bads: int,
+        *,
+        vif: Sequence[float | None] = (),
+        extra: Mapping[str, Any] | None = None,
+    ) -> Model:
+        """Return the model of a converged iteration.
+
+        Args:
+            vif: variance inflation factors of all coefficients but the intercept, where they are known.
+            extra: further parts of the document, of `OPTIONAL`.
+        """
+        lines: list[dict[str, Any]] = []
+        factors = [None, *vif] if vif else [None] * len(coding.names)
         with real_arithmetic():
-            for name, value, error in zip(coding.names, newton.beta, newton.errors, strict=True):
+            for name, value, error, factor in zip(coding.names, newton.beta, newton.errors, factors, strict=True):
                 beta, sd = nearest_float(Fraction(value, 1 << GRID_BITS)), float.fromhex(error)
                 z = gmpy2.mpfr(beta) / gmpy2.mpfr(sd)
                 p = gmpy2.erfc(abs(z) / gmpy2.sqrt(gmpy2.mpfr(2)))
@@ -68,6 +88,7 @@ class Model:
                         "standard_error": repr(sd),
                         "z": repr(float(z)),
                         "p": repr(float(p)),
+                        **({} if factor is None else {"vif": repr(factor)}),
                     }
                 )
         body = {
@@ -94,6 +115,7 @@ class Model:
             },
             "training": {"rows": rows, "bads": bads, "min_rows": spec.min_rows, "holdout": spec.holdout},
         }
+        body |= extra or {}
         return cls({**body, "version": _version(body)})
 
     @classmethod
@@ -147,6 +169,7 @@ class Model:
                 float(line["standard_error"]),
                 float(line["z"]),
                 float(line["p"]),
+                float(line["vif"]) if "vif" in line else None,
             )
             for line in self.document["coefficients"]
         ]
@@ -170,6 +193,7 @@ _KEYS = {
     *("format", "job", "label", "penalty", "coding", "coefficients"),
     *("standard_errors", "convergence", "training", "version"),
 }
+OPTIONAL = {"points", "left_out", "card"}
 _NUMBERS = ("log_loss", "gradient", "max_step", "decrement")
 
 
@@ -178,11 +202,12 @@ def _check(model: Model) -> None:
     document = model.document
     training, history, lines = document["training"], document["convergence"]["history"], model.coefficients
     numbers = [value for line in lines for value in (line.value, line.standard_error, line.z, line.p)]
+    numbers += [line.vif for line in lines if line.vif is not None]
     numbers += [float(entry[name]) for entry in history for name in _NUMBERS]
     whole = [training["rows"], training["bads"], training["min_rows"]]
     texts = [document["job"], document["label"], *(line["value"] for line in document["coefficients"])]
     if (
-        set(document) != _KEYS
+        set(document) - OPTIONAL != _KEYS
         or tuple(line.name for line in lines) != model.coding.names
         or not all(map(math.isfinite, numbers))
         or any(type(value) is not int for value in whole)
@@ -207,6 +232,8 @@ def _readable(part: dict[str, Any]) -> dict[str, Any]:
             "mean_decimal": repr(float.fromhex(part["mean"])),
             "sd_decimal": repr(float.fromhex(part["sd"])),
         }
+    if part["type"] == "woe":
+        return part
     merged = [level for level in part["levels"][1:] if level not in part["kept"]]
     return {**part, "merged": merged}
 

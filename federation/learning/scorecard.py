@@ -17,7 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from federation.errors import ChaotianError
-from federation.learning.coding import Category, Coding, Numeric, merge_levels, reference_first
+from federation.learning.coding import Category, Coding, Numeric, Part, merge_levels, reference_first
+from federation.learning.collinearity import factors_of_json, factors_to_json, variance_inflation
+from federation.learning.columns import LARGEST as LARGEST
+from federation.learning.columns import MAX_ROWS as MAX_ROWS
+from federation.learning.columns import numeric_or_missing
 from federation.learning.exact import GRID_BITS, exact_sum, nearest_float, nearest_root
 from federation.learning.frame import Feature, Frame, ScorecardSpec
 from federation.learning.holdout import held_out
@@ -31,8 +35,6 @@ MIN_TRAINING_ROWS = 200
 ROWS_PER_COEFFICIENT = 20
 FEW = 10  # a numeric column with at most this many different values is a category in disguise
 VALUES_OF = "values of "  # begins the name of a numeric column's cell
-LARGEST = 2.0**60  # of a numeric value, either sign
-MAX_ROWS = 1 << 31  # of one member
 FEW_ROWS_BOUND = 1 << 24  # one ring element a value up to 2^23 pooled rows, three above
 LOSS_BOUND = 1 << 48
 # Sums of values travel as multiples of 2^-96, sums of squares as multiples of 2^-128: the contribution is the sum
@@ -64,6 +66,8 @@ class Scorecard:
         test: Frame | None = None,
         strict: bool = True,
     ) -> None:
+        if spec.coding != "raw":
+            raise ChaotianError("INTERNAL", "a scorecard on weights of evidence is another program")
         self.spec = spec
         self.warnings: list[ChaotianError] = []
         self._strict = strict
@@ -76,6 +80,8 @@ class Scorecard:
         for feature in spec.features:
             if feature.type == "category":
                 frame.category(feature.name, feature.levels)
+            elif spec.impute:
+                numeric_or_missing(frame, feature.name)
             elif (np.abs(frame.numeric(feature.name)) >= LARGEST).any():
                 raise ChaotianError("OVERFLOW", f"column {feature.name} has a value of 2^60 or more")
         self.holdout_mask = held_out(frame.ids, spec.seed, spec.holdout)
@@ -93,6 +99,7 @@ class Scorecard:
         self._kept: dict[str, tuple[str, ...]] = {}
         self._coding: Coding | None = None
         self._newton: Newton | None = None
+        self._vif: list[float | None] = []
 
     # --- the port to the secure sum -----------------------------------------------------------------------------
 
@@ -121,7 +128,7 @@ class Scorecard:
         if self._phase == "moments":
             squares = []
             for feature in self._numeric:
-                deviation = self._training.numeric(feature.name) - self._means[feature.name]
+                deviation = self._own_values(feature) - self._means[feature.name]
                 squares.append(exact_sum(deviation * deviation) * (1 << SQUARE_SHIFT))
             return {"squares": squares}
         coding, newton = self._ready()
@@ -146,6 +153,8 @@ class Scorecard:
             self._take_moments(totals["squares"])
         else:
             _, newton = self._ready()
+            if not newton.history:
+                self._vif = variance_inflation(totals["hessian"], len(newton.beta))
             newton.advance(totals["loss"][0], totals["gradient"], totals["hessian"])
             if newton.converged:
                 self._phase = "done"
@@ -166,6 +175,7 @@ class Scorecard:
                 "kept": {name: list(levels) for name, levels in self._kept.items()},
                 "coding": None if self._coding is None else self._coding.document(),
                 "newton": None if self._newton is None else self._newton.document(),
+                "vif": factors_to_json(self._vif),
             }
         )
 
@@ -192,6 +202,7 @@ class Scorecard:
             newton = None
             if document["newton"] is not None:
                 newton = Newton.from_document(document["newton"], self.spec.penalty, self.spec.max_rounds)
+            vif = factors_of_json(document["vif"])
             rows, bads, round_ = int(document["rows"]), int(document["bads"]), int(document["round"])
             if (document["phase"] in ("newton", "done")) != (coding is not None and newton is not None):
                 raise ValueError
@@ -203,6 +214,7 @@ class Scorecard:
             raise ChaotianError("BAD_DOCUMENT", "the saved state of the job cannot be read") from None
         self._phase, self._round, self._rows, self._bads = document["phase"], round_, rows, bads
         self._means, self._order, self._kept, self._coding, self._newton = means, order, kept, coding, newton
+        self._vif = vif
         self._design = None
 
     # --- floors after a loss ------------------------------------------------------------------------------------
@@ -285,7 +297,7 @@ class Scorecard:
         if not self.done():
             raise ChaotianError("NOT_CONVERGED", "the job is not finished")
         coding, newton = self._ready()
-        return Model.finished(job, self.spec, coding, newton, self._rows, self._bads)
+        return Model.finished(job, self.spec, coding, newton, self._rows, self._bads, vif=self._vif)
 
     # --- counts -------------------------------------------------------------------------------------------------
 
@@ -304,6 +316,8 @@ class Scorecard:
             if numeric:
                 fields.append(Field("sums", numeric, MOMENT_BITS, int(LARGEST) * MAX_ROWS << SUM_SHIFT))
                 fields += [Field("varied", numeric, 0, 1), Field("many", numeric, 0, 1)]
+                if self.spec.impute:
+                    fields.append(Field("present", numeric, 0, MAX_ROWS))
             levels = sum(len(feature.levels) for feature in self._categories)
             return [*fields, Field("levels", levels, 0, MAX_ROWS)] if levels else fields
         if self._phase == "moments":
@@ -323,14 +337,23 @@ class Scorecard:
     def _local_counts(self) -> dict[str, Contribution]:
         out: dict[str, Contribution] = {"rows": [len(self._y)], "bads": [int(self._y.sum())]}
         if self._numeric:
-            columns = [self._training.numeric(feature.name) for feature in self._numeric]
+            columns = [self._own_values(feature) for feature in self._numeric]
             different = [_different(column) for column in columns]
             out["sums"] = [exact_sum(column) * (1 << SUM_SHIFT) for column in columns]
             out["varied"] = [int(count > 1) for count in different]
             out["many"] = [int(count > FEW) for count in different]
+            if self.spec.impute:
+                out["present"] = [len(column) for column in columns]
         if self._categories:
             out["levels"] = [count for feature in self._categories for count in self._own_levels(feature)]
         return out
+
+    def _own_values(self, feature: Feature) -> NDArray[np.float64]:
+        """Return the values of a numeric column in the own training rows, those that are missing left out."""
+        if not self.spec.impute:
+            return self._training.numeric(feature.name)
+        values = numeric_or_missing(self._training, feature.name)
+        return values[~np.isnan(values)]
 
     def _own_levels(self, feature: Feature) -> list[int]:
         codes = self._training.category(feature.name, feature.levels)
@@ -366,8 +389,13 @@ class Scorecard:
         for index, feature in enumerate(self._numeric):
             if totals["varied"][index] == 0:
                 raise ChaotianError("CONSTANT_FEATURE", f"{feature.name} has one value only at every member")
+            present = totals["present"][index] if self.spec.impute else rows
+            if not 0 < present <= rows:
+                raise ChaotianError("MALFORMED", f"the pooled counts of {feature.name} contradict each other")
+            if present < floor:
+                self._refuse("MIN_ROWS", f"{feature.name} has a value in fewer than {floor} training rows in all")
             means[feature.name] = nearest_float(
-                Fraction(totals["sums"][index], rows << (SUM_SHIFT + MOMENT_BITS)),
+                Fraction(totals["sums"][index], present << (SUM_SHIFT + MOMENT_BITS)),
             )
         few = [feature.name for index, feature in enumerate(self._numeric) if totals["many"][index] == 0]
         if few:
@@ -403,10 +431,11 @@ class Scorecard:
         self._start(deviations)
 
     def _start(self, deviations: Mapping[str, float]) -> None:
-        parts: list[Numeric | Category] = []
+        parts: list[Part] = []
         for feature in self.spec.features:
             if feature.type == "numeric":
-                parts.append(Numeric(feature.name, self._means[feature.name], deviations[feature.name]))
+                mean, deviation = self._means[feature.name], deviations[feature.name]
+                parts.append(Numeric(feature.name, mean, deviation, bool(self.spec.impute)))
             else:
                 parts.append(Category(feature.name, self._order[feature.name], self._kept[feature.name]))
         self._coding = Coding(tuple(parts))
@@ -452,7 +481,7 @@ class Scorecard:
                 counts[f"{feature.name}={self._order[feature.name][0]}"] = sum(own.values())
         cells = {name: int(count >= floor) for name, count in counts.items()}
         for feature in self._numeric:
-            cells[VALUES_OF + feature.name] = int(_different(self._training.numeric(feature.name)) > FEW)
+            cells[VALUES_OF + feature.name] = int(_different(self._own_values(feature)) > FEW)
         return cells
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from federation.learning.bins import ColumnBins
 from federation.learning.coding import Category, Numeric
 from federation.learning.model import Model
 from gateway.cli.common import clean, print_fields, print_table
@@ -30,6 +31,8 @@ def print_model(model: Model) -> None:
         for name in part.coefficients:
             if isinstance(part, Numeric):
                 meaning[name] = f"(value - {part.mean:.6g}) / {part.sd:.6g}"
+            elif isinstance(part, ColumnBins):
+                meaning[name] = f"weight of evidence of {len(part.counts)} bins, IV {part.information:.4f}"
             else:
                 meaning[name] = f"1, against {', '.join(part.against)}"
     print_table(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from federation.errors import ChaotianError
+from federation.learning.bins import ColumnBins
 from federation.learning.coding import Category
 from federation.learning.frame import Frame
 from federation.learning.model import Model
@@ -31,7 +32,7 @@ def frame_for(model: Model, source: Path, id_column: str = "") -> Frame:
         )
     columns = tuple(
         ColumnSchema(part.name, "category", levels=part.levels)
-        if isinstance(part, Category)
+        if isinstance(part, Category) or (isinstance(part, ColumnBins) and part.type == "category")
         else ColumnSchema(part.name, "numeric")
         for part in model.coding.parts
     )
