@@ -103,7 +103,8 @@ def print_fields(fields: Mapping[str, object]) -> None:
     """Print names and values, one pair a line."""
     width = max((len(name) for name in fields), default=0)
     for name, value in fields.items():
-        typer.echo(f"{name:<{width}}  {clean(str(value))}")
+        shown = ("no", "yes")[value] if isinstance(value, bool) else str(value)
+        typer.echo(f"{name:<{width}}  {clean(shown)}")
 
 
 def clean(text: str) -> str:

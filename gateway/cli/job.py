@@ -103,9 +103,9 @@ def show(job: IdArgument, home: HomeOption = None, as_json: JsonOption = False) 
             "purpose": document["purpose"],
             "proposer": document["proposer"],
             "members": ", ".join(document["members"]),
-            "exposed": ", ".join(document["exposed"]) or "-",
-            "accepted by": ", ".join(found["accepted"]) or "-",
-            "exposure consent of": ", ".join(found["consented"]) or "-",
+            "exposed": ", ".join(document["exposed"]) or "nobody",
+            "accepted by": ", ".join(found["accepted"]) or "nobody yet",
+            "exposure consent of": ", ".join(found["consented"]) or "nobody",
             "dataset": document["dataset"],
             "label": document["label"],
             "compared on": document["test"] or "the own held-out rows",
@@ -198,7 +198,12 @@ def _done(found: dict[str, Any], as_json: bool, verb: str) -> None:
     if as_json:
         print_json(found)
         return
-    typer.echo(f"{verb} job {found['id'][:12]}: it is {found['state']}")
+    job = found["id"][:12]
+    then = {
+        "accepted": "; once all members have accepted, its proposer or the operator starts it",
+        "started": f"; see how it goes with: chaotian job watch {job}",
+    }
+    typer.echo(f"{verb} job {job}{then.get(verb, '')}")
     if found.get("delivered") is False:
         typer.echo("the platform is away: it gets the signed paper as soon as it is back")
 
@@ -303,6 +308,6 @@ def _picture(seen: dict[str, Any]) -> RenderableType:
         parts.append(Text(clean(line), style="red"))
     if progress["rounds"]:
         newest = progress["rounds"][-1]
-        line = f"{len(progress['rounds'])} rounds; the last took {newest['seconds']:.3f} s and {newest['bytes']} bytes"
+        line = f"rounds done: {len(progress['rounds'])}; the last took {newest['seconds']:.3f} s, {newest['bytes']} bytes"
         parts.append(Text(line))
     return Group(*parts)

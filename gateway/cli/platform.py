@@ -13,6 +13,7 @@ from gateway.cli.common import (
     KeyFileOption,
     PassphraseFileOption,
     administration,
+    clean,
     make_app,
     print_fields,
     print_json,
@@ -89,6 +90,7 @@ def invite(
         typer.echo(text, nl=False)
     else:
         write_atomic(out.expanduser().absolute(), text.encode(), replace=False)
+        typer.echo(f"the invitation of {clean(member)} is in {clean(str(out))}; it works once, within {clean(valid)}")
 
 
 @app.command()
