@@ -308,6 +308,6 @@ def _picture(seen: dict[str, Any]) -> RenderableType:
         parts.append(Text(clean(line), style="red"))
     if progress["rounds"]:
         newest = progress["rounds"][-1]
-        line = f"rounds done: {len(progress['rounds'])}; the last took {newest['seconds']:.3f} s, {newest['bytes']} bytes"
+        line = f"rounds done: {newest['round']}; the last took {newest['seconds']:.3f} s, {newest['bytes']} bytes"
         parts.append(Text(line))
     return Group(*parts)
