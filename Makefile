@@ -1,9 +1,9 @@
 # The commands a person types. Everything is installed into .venv from the hash-locked requirements.
-PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 NAME ?=
-HERE := $(shell grep -qF "$(CURDIR)/$(VENV)/" $(VENV)/bin/pip 2>/dev/null && echo yes)
+HERE := $(shell grep -qF "$(CURDIR)/$(VENV)/" $(BIN)/pip 2>/dev/null && $(BIN)/python -c "" 2>/dev/null && echo yes)
+PYTHON ?= $(if $(HERE),$(BIN)/python,python3)
 
 .PHONY: help setup setup-test setup-peer demo test bench soak protos clean FORCE
 
