@@ -196,7 +196,16 @@ def _train(settings: TrainSettings, out: Path) -> dict[str, Any]:
 
     prepare(out)
     with _bar() as show:
-        return write(run(settings, entropy=SystemEntropy(), on_step=show), out)
+        trainer = None
+        if settings.processes:
+            from gateway.lab.nodes import fit_over_processes, node_names
+
+            node_names(settings.members)  # before anything is read
+
+            def trainer(frames: Any, spec: Any) -> Any:
+                return fit_over_processes(frames, spec, on_step=show)
+
+        return write(run(settings, entropy=SystemEntropy(), on_step=show, trainer=trainer), out)
 
 
 @contextmanager

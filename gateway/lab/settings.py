@@ -86,6 +86,9 @@ class TrainSettings:
         both = sorted(set(self.drop) & set(self.category))
         if both:
             raise ChaotianError("USAGE", f"column {both[0]} is named by --drop and by --category")
+        if self.processes and (self.parameters.folds or self.parameters.impute == "mean"):
+            what = "folds=K" if self.parameters.folds else "impute=mean"
+            raise ChaotianError("USAGE", f"{what} is for the lab in one process, without --processes")
         if self.test is not None and self.parameters.folds:
             raise ChaotianError("USAGE", "folds=K is for a run without --test, which splits the members' own rows")
 

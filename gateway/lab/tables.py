@@ -26,7 +26,10 @@ MISSING = "(missing)"  # the level of a missing category under impute=mean
 _HINTS = {
     ("DATA_MISSING", ""): "Use --param impute=mean (the mean of all members' values), or --drop the column.",
     ("DATA_TYPE", "number"): "Most of this column are numbers. Correct the row, or use --category or --drop.",
-    ("DATA_TYPE", "levels"): "No member has this level, so the score has no weight for it. Correct or remove the row.",
+    (
+        "DATA_DOMAIN",
+        "levels",
+    ): "No member has this level, so the score has no weight for it. Correct or remove the row.",
 }
 
 
