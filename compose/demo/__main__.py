@@ -12,7 +12,8 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from rich.console import Console
+from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
 
 from compose.demo import checks
@@ -54,15 +57,32 @@ class Demo:
 
     def step(self, title: str) -> None:
         """Begin a chapter of the account."""
-        self.console.print(f"\n[bold]{title}[/bold]  [dim]{time.monotonic() - self.began:.1f} s[/dim]")
+        self.console.print(f"\n[bold]{title}[/bold]  [dim]({time.monotonic() - self.began:.0f} s)[/dim]")
 
     def say(self, text: str) -> None:
         """Say one thing."""
-        self.console.print(f"  {text}")
+        self.console.print(Padding(text, (0, 0, 0, 2), expand=False))
+
+    @contextmanager
+    def waiting(self, text: str) -> Iterator[None]:
+        """Show on a terminal what is being waited for; elsewhere say it."""
+        if not self.console.is_terminal:
+            self.say(f"{text} ...")
+            yield
+            return
+        with self.console.status(f"{text} ...", refresh_per_second=4):
+            yield
+
+    def name(self, path: Path) -> str:
+        """Return how a person at this folder would name a file."""
+        here = Path.cwd()
+        return escape(str(path.relative_to(here) if path.is_relative_to(here) else path))
 
     def check(self, held: bool, what: str) -> None:
         """Say whether something held; the demo fails at its end if not."""
-        self.say(f"{'[green]✓[/green]' if held else '[red]✗[/red]'} {what}")
+        line = Table.grid(padding=(0, 1))
+        line.add_row("[green]✓[/green]" if held else "[red]✗[/red]", what)
+        self.console.print(Padding(line, (0, 0, 0, 2), expand=False))
         if not held:
             self.failed.append(what)
 
@@ -70,8 +90,9 @@ class Demo:
         """Run the demo; return its exit status."""
         shutil.rmtree(self.out, ignore_errors=True)
         self.console.print(
-            "[bold]Chaotian 朝天门[/bold] - four banks train a scorecard together, and nobody sees anybody's data"
+            "[bold]Chaotian 朝天门[/bold] - four banks train a credit scorecard together; nobody sees another's data"
         )
+        self.say("[dim]A minute on a machine of its own. Each chapter says how long the demo has run.[/dim]")
         with space(self.out / "space") as here:
             self.enrol(here)
             self.prepare(here)
@@ -82,7 +103,9 @@ class Demo:
         self.report["seconds"] = round(time.monotonic() - self.began, 1)
         path = self.out / "report.json"
         path.write_text(json.dumps(self.report, indent=2, ensure_ascii=False) + "\n")
-        self.console.print(f"\n{self.report['seconds']} s in all; the report is {path}")
+        self.console.print(f"\n{self.report['seconds']:.0f} s in all. The report: {self.name(path)}")
+        self.say(f"The model: {self.name(self.out / 'model.txt')}. Homes and logs of all five: {self.name(here.root)}")
+        self.say("Next, how a bank would do this by hand: docs/users/bank.md")
         for what in self.failed:
             self.console.print(f"[red]failed:[/red] {what}")
         return 1 if self.failed else 0
@@ -92,22 +115,24 @@ class Demo:
     def enrol(self, here: Space) -> None:
         """Five processes, each with keys of its own; owners approve each other's fingerprints."""
         self.step("1  Five processes enrol and prove who they are")
-        here.start_platform()
-        here.each(lambda item: here.add(item[0], "bank", item[1]), BANKS.items())
+        with self.waiting("starting the platform"):
+            here.start_platform()
+        with self.waiting("inviting four banks; each makes its keys at home and enrols"):
+            here.each(lambda item: here.add(item[0], "bank", item[1]), BANKS.items())
         here.members = {name: here.members[name] for name in BANKS}
-        here.each(here.serve, here.members.values())
-        here.approve_all()
+        with self.waiting("starting their nodes"):
+            here.each(here.serve, here.members.values())
+        with self.waiting("each bank approves the fingerprints of the other three"):
+            here.approve_all()
         table = Table(box=None, padding=(0, 2), header_style="dim")
         for column in ("member", "role", "city", "process", "fingerprint"):
-            table.add_column(column)
+            table.add_column(column, no_wrap=column in ("member", "process"))
         table.add_row("platform", "platform", here.platform.city, str(here.platform.pid), "")
         for row in here.json(here.platform, "member", "list")["members"]:
             pid = here.members[row["member"]].pid
             table.add_row(row["member"], row["role"], row["city"], str(pid), row["fingerprint"][:19] + " …")
         self.console.print(table)
-        self.say(
-            "Each made its keys at home, joined with a single-use invitation, and approved the others' fingerprints."
-        )
+        self.say("Each joined with a single-use invitation. A member that nobody approved counts for nobody.")
         self.report["members"] = [
             {"name": m.name, "role": m.role, "pid": m.pid} for m in (here.platform, *here.members.values())
         ]
@@ -139,15 +164,23 @@ class Demo:
                 here.run(member, "grant", "propose", grant)
             return member.name, loans
 
-        for name, loans in here.each(load, here.members.values()):
+        with self.waiting("reading the files, signing grants"):
+            loaded = here.each(load, here.members.values())
+        for name, loans in loaded:
             self.say(f"{name}: {loans['rows']} loans, snapshot {loans['snapshot'][:12]}")
         proposer = here.members[PROPOSER]
+        with self.waiting(f"{PROPOSER} signs them too"):
+            pending = self.sign(here, proposer)
+        self.say(
+            f"{len(pending)} grants to {PROPOSER}, signed by both sides: totals only, for 90 days, 100 rounds a month."
+        )
+
+    def sign(self, here: Space, proposer: Member) -> list[dict[str, Any]]:
+        """Accept the grants that the other banks propose; return them."""
         pending = self.until(lambda: self.grants(here, proposer, "proposed"), len(BANKS) - 1, "grants to arrive")
         here.each(lambda row: here.run(proposer, "grant", "accept", row["id"]), pending)
         self.until(lambda: self.grants(here, proposer, "active"), len(BANKS) - 1, "grants to be active")
-        self.say(
-            f"{len(pending)} grants to {PROPOSER}, signed by both sides: totals only, for 90 days, 100 rounds a month"
-        )
+        return pending
 
     def grants(self, here: Space, member: Member, state: str) -> list[dict[str, Any]]:
         """Return the member's grants in a state."""
@@ -165,12 +198,16 @@ class Demo:
     def train(self, here: Space) -> dict[str, Any]:
         """Propose, accept, start, lose a bank by SIGKILL in the middle, and carry on."""
         self.step("3  A job is proposed; every bank sees what would leave, and accepts")
-        job = here.json(here.members[PROPOSER], "job", "propose", self.out / "job.toml")["id"]
+        job = str(here.json(here.members[PROPOSER], "job", "propose", self.out / "job.toml")["id"])
         preview = here.run(here.members["us-bank"], "job", "show", job)
         (self.out / "job-show.txt").write_text(preview)
-        here.each(lambda member: here.run(member, "job", "accept", job), here.members.values())
-        self.say(f"job {job[:12]} accepted by all four; what U.S. Bank was shown: {self.out / 'job-show.txt'}")
-        self.step(f"4  Training - {VICTIM} is killed (SIGKILL) in round {KILL_ROUND}")
+        with self.waiting("each bank reads what would leave it, and signs"):
+            here.each(lambda member: here.run(member, "job", "accept", job), here.members.values())
+        shown = self.name(self.out / "job-show.txt")
+        self.say(f"Job {job[:12]}, accepted by all four. What us-bank was shown: {shown}")
+        self.step(f"4  Training; the node of {VICTIM} is killed in round {KILL_ROUND}")
+        self.say("[dim]Of each round only the sum over all banks can be read. Counts first, then means and "
+                 "deviations, then steps of Newton's method until the model stands still.[/dim]")  # fmt: skip
         killed = threading.Event()
         last: dict[str, Any] = {}
         rounds_seen: set[int] = set()
@@ -196,14 +233,16 @@ class Demo:
         time.sleep(0.3)  # the stream is open before the job starts
         here.run(here.platform, "job", "start", job)
         watcher.join(60)
-        self.check(last.get("state") == "done", f"the job is done (state {last.get('state')}, code {last.get('code')})")
+        state, code = last.get("state"), last.get("code")
+        self.check(state == "done", "the job is done" if state == "done" else f"the job is {state} ({code})")
         progress = last.get("progress") or {}
         losses = [loss for loss in progress.get("losses", []) if loss["member"] == VICTIM]
         self.check(bool(losses), f"{VICTIM} was lost in the middle, and the other three carried on")
         step = losses[0]["stage"] if losses else ""
         self.report["dropout"] = {"member": VICTIM, "step": step, "recovered": last.get("state") == "done"}
         if losses:
-            self.say(f"lost in round {losses[0]['round']} at {step} ({losses[0]['code']}); a new attempt without it")
+            self.say(f"It was lost in round {losses[0]['round']} at the step {step} ({losses[0]['code']}); the "
+                     "round was tried again without it, with fresh keys.")  # fmt: skip
         return {"id": job, "progress": progress}
 
     def compare(self, here: Space, job: dict[str, Any]) -> None:
@@ -212,7 +251,7 @@ class Demo:
         survivors = [member for member in here.members.values() if member.name != VICTIM]
         results = {m.name: here.json(m, "job", "result", job["id"]) for m in survivors}
         models = {result["model"] for result in results.values()}
-        self.check(len(models) == 1, f"all three hold the same model, bit for bit ({next(iter(models))[:16]}…)")
+        self.check(len(models) == 1, f"all three hold the same model, byte for byte ({next(iter(models))[:12]})")
         one = survivors[0]
         scores = self.out / "scores.csv"
         here.run(one, "model", "score", "--model", next(iter(models)), "--data", DATA / "others.csv", "--out", scores)
@@ -235,12 +274,12 @@ class Demo:
         table.add_row("[dim]pooled[/dim]", "[dim]all loans in one place, independent solver[/dim]",
                       f"{reference['auc']:.4f}", f"{reference['ks']:.4f}")  # fmt: skip
         self.console.print(table)
-        self.say(f"measured on the same {len(test)} loans of 150 other banks")
+        self.say(f"Measured on the same {len(test):,} loans of 150 other banks. AUC and KS say how well a score tells "
+                 "loans that fail from loans that do not: higher is better.")  # fmt: skip
         better = sum(federated["auc"] > figures["auc"] for figures in local.values())
-        self.say(f"joining beat training alone for {better} of {len(local)} banks on these loans")
-        self.check(
-            difference < 1e-6, f"largest difference in log-odds to the pooled solution: {difference:.1e} (below 1e-6)"
-        )
+        self.say(f"Joining beat training alone for {better} of the {len(local)} banks (AUC, on these loans).")
+        self.check(difference < 1e-6, "the federated model scores as the pooled one does: largest difference in "
+                   f"log-odds {difference:.1e}, below 1e-6")  # fmt: skip
         self.report["jobs"] = [
             {
                 "name": job["id"],
@@ -274,36 +313,39 @@ class Demo:
             except CommandError as error:
                 verified = False
                 self.say(str(error))
-        self.check(verified, f"three logs with {leaves} entries in all verified offline, from copies")
+        self.check(verified, f"copies of three logs, {leaves} entries in all, verified without any node")
         self.report["audit"] = {"verified": verified, "leaves": leaves, "witnessed": False}
         self.report["refused"] = [self.subtract(here)]
 
     def subtract(self, here: Space) -> dict[str, str]:
         """The lost bank is back and the same job is run with all four: the difference would be its own sums."""
-        here.serve(here.members[VICTIM])
-        job = here.json(here.members[PROPOSER], "job", "propose", self.out / "job.toml")["id"]
-        here.each(lambda member: here.run(member, "job", "accept", job), here.members.values())
-        here.run(here.platform, "job", "start", job)
+        with self.waiting(f"starting {VICTIM} again, and the same job with all four"):
+            here.serve(here.members[VICTIM])
+            job = here.json(here.members[PROPOSER], "job", "propose", self.out / "job.toml")["id"]
+            here.each(lambda member: here.run(member, "job", "accept", job), here.members.values())
+            here.run(here.platform, "job", "start", job)
         seen: dict[str, Any] = {}
         for seen in LocalClient(here.platform.home).watch("job.watch", {"id": job}):
             if seen["state"] in ("done", "failed", "cancelled"):
                 break
         code = seen.get("code") or ""
         reason = f"the difference to the first job would be {VICTIM}'s own sums, and it has not consented"
-        self.check(code == "RELEASE_DIFFERENCE", f"the same job with {VICTIM} back is refused ({code}): {reason}")
+        self.check(code == "RELEASE_DIFFERENCE", f"the same job with {VICTIM} back is refused: {reason} "
+                   f"({code or seen.get('state')})")  # fmt: skip
         return {"code": code, "reason": reason}
 
     def search(self, here: Space) -> None:
         """Look for every bank's values at the platform and at the other banks."""
-        self.step("7  Searching every place that is not the owner's")
-        outcome = checks.canary(here, self.out)
+        self.step("7  A search for what leaked, in every place that is not the owner's")
+        with self.waiting("reading homes, logs and the memory of all processes"):
+            outcome = checks.canary(here, self.out)
         self.report["canary"] = outcome
         self.check(outcome["found"] == 0,
-                   f"{outcome['bytes_searched'] / 1e6:.0f} MB of files, logs and process memory searched for the "
-                   f"banks' loans and sums: {outcome['found']} found")  # fmt: skip
+                   f"{outcome['bytes_searched'] / 1e6:,.0f} MB of files, logs and process memory searched for other "
+                   f"banks' loan numbers and unmasked sums: {outcome['found']} found")  # fmt: skip
         self.check(outcome["control_found"] > 0,
-                   f"control: the same search over the owners' own homes and a run with the masks off finds "
-                   f"{outcome['control_found']} (each place and value: {self.out / 'canary.txt'})")  # fmt: skip
+                   "control, where they must be found (each owner's own home, and a run without masks): "
+                   f"{outcome['control_found']} found, listed in {self.name(self.out / 'canary.txt')}")  # fmt: skip
 
 
 def main() -> int:
