@@ -67,7 +67,7 @@ def add(
 ) -> None:
     """Read a file or a table into a new immutable snapshot and point NAME to it."""
     given, meaning = _source(source, table, sheet, password_file), _schema(schema)
-    book = _book(home)
+    book = open_book(home)
     with _progress() as progress:
         dataset = book.add(name, given, meaning, now=int(time.time()), progress=progress)
     version = book.versions(name)[0]
@@ -109,7 +109,7 @@ def check(
 @app.command("list")
 def list_datasets(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """List the datasets with their current snapshots."""
-    found = _book(home).all()
+    found = open_book(home).all()
     if as_json:
         print_json({"datasets": [dataset.document() for dataset in found]})
         return
@@ -125,7 +125,7 @@ def list_datasets(home: HomeOption = None, as_json: JsonOption = False) -> None:
 @app.command("show")
 def show(name: NameArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Show a dataset: its columns with type, unit, domain, grade and what may leave, and all its snapshots."""
-    book = _book(home)
+    book = open_book(home)
     dataset, columns = book.get(name), book.summary(name)
     versions, schema = book.versions(dataset.name), dataset.schema
     if as_json:
@@ -161,7 +161,8 @@ def show(name: NameArgument, home: HomeOption = None, as_json: JsonOption = Fals
     )
 
 
-def _book(home: Path | None) -> DatasetBook:
+def open_book(home: Path | None) -> DatasetBook:
+    """Return the datasets of a home; its database is brought up to date first."""
     from gateway.datasets.book import DatasetBook
     from gateway.identity.home import Home as NodeHome
 

@@ -24,6 +24,7 @@ GROUPS = {
     "node": "Set up, enrol and run a member's node.",
     "member": "See the members of the space; approve or revoke them.",
     "data": "Describe and check the data sets of this node.",
+    "features": "Compute credit features from a monthly ledger.",
     "grant": "Say who may compute what with this node's data.",
     "job": "Propose, accept, run and watch federated jobs.",
     "audit": "Read and verify the log of what left a node.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -204,6 +205,10 @@ class DatasetBook:
         """
         wanted = snapshot or self.get(name).snapshot
         return self._values.load(wanted, self.snapshot_schema(wanted), columns)
+
+    def last_period(self, dataset: Dataset) -> datetime.date:
+        """Return the first day of the last month of a ledger."""
+        return self._values.last_period(dataset.snapshot, dataset.schema)
 
     def summary(self, name: str) -> list[dict[str, Any]]:
         """Return the columns of a dataset with their numbers of missing and different values, for the owner."""

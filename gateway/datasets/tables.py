@@ -199,9 +199,11 @@ def _named(backend: Any, name: str) -> Any:
 
 
 def _as_text(column: Any) -> Any:
+    import ibis
+
     kind = column.type()
     if kind.is_boolean():
-        return column.cast("int64").cast("string")
+        return ibis.cases((column, "1"), (~column, "0"))  # PostgreSQL casts no boolean to a bigint
     if kind.is_binary() or kind.is_nested() or kind.is_geospatial():
         raise ChaotianError("DATA_TYPE", f"column {column.get_name()[:120]} holds neither text, numbers nor days")
     return column.cast("string")

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import os
 import time
@@ -81,7 +82,10 @@ class ValueStore:
             picked = outcome.select(_id=outcome[schema.id], **named)
             query = str(ibis.to_sql(picked, dialect="duckdb"))
             connection.execute(f"CREATE TABLE incoming AS SELECT * FROM ({query}) ORDER BY {row_order(schema)}")
-            return int(connection.execute("SELECT count(*) FROM incoming").fetchone()[0])
+            rows = int(connection.execute("SELECT count(*) FROM incoming").fetchone()[0])
+            if not rows:
+                raise ChaotianError("DATA_SOURCE", "what was computed has no rows")
+            return rows
 
         return self._keep(schema, fill)
 
@@ -121,6 +125,13 @@ class ValueStore:
         places = {name: schema.index(name) for name in dict.fromkeys(columns)}
         with self._open(write=False) as connection:
             return _frame(connection, _table(snapshot), schema, places, " ORDER BY _id")
+
+    def last_period(self, snapshot: str, schema: Schema) -> datetime.date:
+        """Return the first day of the last month of a ledger."""
+        with self._open(write=False) as connection:
+            place = schema.index(schema.period)
+            found: datetime.date = connection.execute(f"SELECT max(c{place}) FROM {_table(snapshot)}").fetchone()[0]
+            return found
 
     def summary(self, snapshot: str, schema: Schema) -> list[dict[str, Any]]:
         """Return per column the number of missing and of different values: for the owner's eyes only."""
