@@ -25,6 +25,7 @@ p{margin:6px 0 12px;max-width:70ch}.sub,figcaption,footer{color:var(--soft)}figc
 table{border-collapse:collapse;width:100%;font-size:14.5px;font-variant-numeric:tabular-nums}
 th,td{text-align:right;padding:6px 8px;border-bottom:1px solid var(--line);white-space:nowrap}
 th{color:var(--soft);font-weight:600}th:first-child,td:first-child,td.l,th.l{text-align:left}
+td.l{white-space:normal;min-width:80px}
 figure{margin:14px 0 8px}svg{width:100%;height:auto;display:block}
 svg text{font-size:12.5px;fill:var(--soft)}svg text.name{font-size:13px}svg text.row{fill:var(--ink);font-size:13px}
 .grid{stroke:var(--line);stroke-width:1}.axis{stroke:var(--soft);stroke-width:1}

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from federation.learning.metrics import Z95
 from federation.learning.model import Model
 from gateway.reports import curves
@@ -141,6 +143,9 @@ def _separation(whole: Scored, members: Mapping[str, Scored], benefit: Mapping[s
     bads, goods, (at, low, high) = curves.distributions(whole.label, whole.federated)
     ks = ""
     if bads:
+        # A few rows far out would squeeze all others into a corner: the axis ends with the middle 98 % of all rows.
+        near, far = (float(value) for value in np.quantile(whole.federated, (0.01, 0.99)))
+        bads, goods = ([(min(max(a, near), far), b) for a, b in curve] for curve in (bads, goods))
         gap = Line("KS: where they are farthest apart", [(at, low), (at, high)], "thin", dots=True)
         drawing = line_plot(
             [Line("bad rows", bads, "loc"), Line("good rows", goods, "fed"), gap],
