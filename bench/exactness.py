@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench import report
+from bench import reference, report
 from bench.pooled import PooledScorecard
 from federation.learning.frame import Frame, ScorecardSpec
 from federation.learning.metrics import separation
@@ -36,7 +36,7 @@ LENDERS = ("bank-of-america", "capital-one", "us-bank", "wells-fargo")
 
 
 def run(out: Path) -> list[dict[str, Any]]:
-    """Run all cases and return two results for each: difference of logits, difference of AUC."""
+    """Run all cases: two results for each, difference of logits and of AUC; then what `bench/reference.py` compares."""
     results = []
     for case in (
         _default_credit(),
@@ -44,7 +44,7 @@ def run(out: Path) -> list[dict[str, Any]]:
         replace(_sba_case(), name="sba_case, one bank lost", lost="capital-one"),
     ):
         results += _measure(case)
-    return results
+    return results + reference.cases(SHARED)
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from federation.learning.holdout import held_out
 from federation.learning.metrics import Z95, separation
 from federation.learning.model import Model, probability
 from federation.learning.options import choice, number, only, text
-from federation.learning.steps import Steps, Totals
+from federation.learning.steps import Steps, Totals, plain
 from federation.secure_sum.program import Contribution
 from federation.secure_sum.terms import Field
 
@@ -131,7 +131,7 @@ class Evaluation:
 
     def document(self) -> dict[str, Any]:
         """Return the figures as JSON."""
-        return {"format": "chaotian-evaluation/1", **asdict(self)}
+        return {"format": "chaotian-evaluation/1", **plain(asdict(self))}
 
 
 class Evaluate(Steps):

@@ -49,7 +49,7 @@ class Model:
     """A scorecard as a canonical document; what identifies it is the hash of all of it.
 
     `document` holds: format, job, label, penalty, coding, coefficients, convergence, training, version; and where they
-    apply: points (a WOE scorecard's card), left_out (its columns without information), card (what it is fit for).
+    apply: points (of a WOE scorecard's bins), left_out (its columns without information).
     """
 
     document: Mapping[str, Any]
@@ -193,7 +193,7 @@ _KEYS = {
     *("format", "job", "label", "penalty", "coding", "coefficients"),
     *("standard_errors", "convergence", "training", "version"),
 }
-OPTIONAL = {"points", "left_out", "card"}
+OPTIONAL = {"points", "left_out"}
 _NUMBERS = ("log_loss", "gradient", "max_step", "decrement")
 
 

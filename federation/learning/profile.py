@@ -22,7 +22,7 @@ from federation.learning.exact import exact_sum, nearest_float, nearest_root, re
 from federation.learning.frame import MAX_FEATURES, Feature, Frame
 from federation.learning.histogram import SLOTS, Quantile, guarded_range, histogram, quantile
 from federation.learning.options import only
-from federation.learning.steps import Steps, Totals, chunks
+from federation.learning.steps import Steps, Totals, chunks, plain
 from federation.secure_sum.program import Contribution
 from federation.secure_sum.terms import Field
 
@@ -143,7 +143,7 @@ class ProfileResult:
 
     def document(self) -> dict[str, Any]:
         """Return the result as JSON."""
-        columns = [{**asdict(column), "constant": column.constant} for column in self.columns]
+        columns = [{**plain(asdict(column)), "constant": column.constant} for column in self.columns]
         return {"format": "chaotian-profile/1", "rows": self.rows, "min_rows": self.min_rows, "columns": columns}
 
 

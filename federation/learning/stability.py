@@ -27,7 +27,7 @@ from federation.learning.frame import Feature, Frame
 from federation.learning.histogram import BINS, SLOTS, bin_index, upper_edge
 from federation.learning.model import Model
 from federation.learning.options import BinningOptions, edge_lists, only, text, whole
-from federation.learning.steps import Steps, Totals, chunks
+from federation.learning.steps import Steps, Totals, chunks, plain
 from federation.secure_sum.program import Contribution
 from federation.secure_sum.terms import Field
 
@@ -136,7 +136,7 @@ class StabilityResult:
             "before": self.before,
             "after": self.after,
             "min_rows": self.min_rows,
-            "shifts": [{**asdict(shift), "verdict": shift.verdict} for shift in self.shifts],
+            "shifts": [{**plain(asdict(shift)), "verdict": shift.verdict} for shift in self.shifts],
         }
 
 

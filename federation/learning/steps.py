@@ -191,3 +191,10 @@ class Steps(ABC):
 def chunks(columns: int, slots: int, members: int) -> int:
     """Return how many columns of `slots` ring elements a round carries, so that all inputs can be added up again."""
     return max(1, min(columns, HISTOGRAM_BYTES // (8 * slots * members)))
+
+
+def plain(value: Any) -> Any:
+    """Return `value` with lists for tuples, as JSON has it."""
+    if isinstance(value, Mapping):
+        return {key: plain(part) for key, part in value.items()}
+    return [plain(part) for part in value] if isinstance(value, list | tuple) else value

@@ -51,6 +51,7 @@ def table(frames):
 def result(frames):
     left = run_plain({name: Profile(spec_of(), frame) for name, frame in frames.items()})
     assert len({json.dumps(program.result.document()) for program in left.values()}) == 1
+    assert json.loads(json.dumps(left["bank-1"].result.document())) == left["bank-1"].result.document()
     return left["bank-1"].result
 
 
