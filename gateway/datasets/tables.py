@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 10
 STATEMENT_SECONDS = 600
 _CHUNK = 100_000
+QUIET = "SET enable_progress_bar = false"  # DuckDB's own would write over ours
 # Of libpq's parameters those that may stand in an address; passwords come from elsewhere, `options` is ours.
 _ALLOWED = {
     "host",
@@ -132,6 +133,7 @@ def _file(source: Source) -> Iterator[OwnersTable]:
         settings["enable_external_access"] = "false"  # a view of the file's must not reach out
     with _errors(path.name):
         backend = ibis.duckdb.connect(str(path) if database else ":memory:", read_only=database, **settings)
+        backend.con.execute(QUIET)
     try:
         with _errors(path.name):
             table = _named(backend, source.table) if database else backend.read_parquet(str(path))

@@ -20,6 +20,7 @@ from federation.learning.frame import Frame
 from gateway.datasets.faults import Progress, Report, no_progress
 from gateway.datasets.schema import Schema
 from gateway.datasets.sources import Source, check_source, load_source, row_order
+from gateway.datasets.tables import QUIET
 from gateway.storage.files import make_private_directory
 
 FILE = "data.duckdb"
@@ -72,6 +73,7 @@ class ValueStore:
             import ibis
 
             backend = ibis.duckdb.from_connection(connection)
+            connection.execute(QUIET)
 
             def stored(snapshot: str, of: Schema) -> Any:
                 names = {column.name: f"c{place}" for place, column in enumerate(of.columns)}
