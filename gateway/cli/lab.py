@@ -129,8 +129,8 @@ def train(
         list[str] | None,
         typer.Option(
             "--param",
-            help="penalty=1 impute=mean seed=TEXT max_rounds=N features=raw; without --test also holdout=0.2, or "
-            "folds=K for cross-validation. May be repeated.",
+            help="penalty=1 impute=mean seed=TEXT max_rounds=N features=raw|woe edges=FILE.json bins=N; without --test "
+            "also holdout=0.2, or folds=K for cross-validation. May be repeated.",
             metavar="KEY=VALUE",
         ),
     ] = None,

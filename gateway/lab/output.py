@@ -85,7 +85,7 @@ def result_document(result: TrainResult, model_sha256: str) -> tuple[dict[str, A
         "model_version": fit.model.version,
         "evaluated_on": result.evaluated,
         "features": [feature.document() for feature in result.tables.features],
-        "parameters": vars(settings.parameters),
+        "parameters": settings.parameters.document(),
         "processes": settings.processes,
         "cpu_seconds": {name: round(seconds, 4) for name, seconds in fit.cpu_seconds.items()},
         "total_seconds": round(result.total_seconds, 4),

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from federation.errors import ChaotianError
+from federation.learning.options import DIRECTIONS, MAX_BINS, BinningOptions
 from federation.secure_sum.terms import MAX_ROSTER, MIN_ROSTER
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
-_BOOSTING = ("trees", "depth", "eta", "bins", "lambda", "min_child_weight")
+_BOOSTING = ("trees", "depth", "eta", "lambda", "min_child_weight")
+MAX_EDGES_BYTES = 16 << 20
 MAX_ROUNDS = 1000
 MAX_FOLDS = 20
 
@@ -24,8 +28,8 @@ class Parameters:
 
     Args:
         penalty: λ of the objective Σ log-loss + λ/2 · |w|², the intercept free.
-        features: `raw` (z-scores).
-        impute: `none` (a missing value is an error) or `mean` (it takes the mean of all members' values).
+        features: `raw` (z-scores) or `woe` (weights of evidence of common bins).
+        impute: under `raw`, `none` (a missing value is an error) or `mean` (it takes the mean of all members' values).
         seed: text that fixes which rows are held out.
         holdout: share of the rows kept out of training where there is no test file.
         folds: 0, or into how many parts each member's rows are split for cross-validation, in place of `holdout`.
@@ -39,6 +43,17 @@ class Parameters:
     holdout: float = 0.2
     folds: int = 0
     max_rounds: int = 40
+    binning: BinningOptions = field(default_factory=BinningOptions)
+
+    @property
+    def missing(self) -> bool:
+        """Whether features may miss values: with imputed means, and under woe, where they are a bin of their own."""
+        return self.features == "woe" or self.impute == "mean"
+
+    def document(self) -> dict[str, Any]:
+        """Return the parameters as JSON; those of the bins only where there are bins."""
+        out = {name: getattr(self, name) for name in (f.name for f in fields(self)) if name != "binning"}
+        return {**out, **(self.binning.document() if self.features == "woe" else {})}
 
 
 @dataclass(frozen=True)
@@ -86,8 +101,9 @@ class TrainSettings:
         both = sorted(set(self.drop) & set(self.category))
         if both:
             raise ChaotianError("USAGE", f"column {both[0]} is named by --drop and by --category")
-        if self.processes and (self.parameters.folds or self.parameters.impute == "mean"):
+        if self.processes and (self.parameters.folds or self.parameters.missing):
             what = "folds=K" if self.parameters.folds else "impute=mean"
+            what = "features=woe" if self.parameters.features == "woe" else what
             raise ChaotianError("USAGE", f"{what} is for the lab in one process, without --processes")
         if self.test is not None and self.parameters.folds:
             raise ChaotianError("USAGE", "folds=K is for a run without --test, which splits the members' own rows")
@@ -155,7 +171,12 @@ def parse_parameters(given: Sequence[str]) -> Parameters:
         found[key] = _PARSERS[key](key, value)
     if "holdout" in found and found.get("folds"):
         raise ChaotianError("USAGE", "holdout=SHARE and folds=K exclude each other")
-    return Parameters(**found)
+    binning = {key: found.pop(key) for key in BinningOptions.KEYS if key in found}
+    if found.get("features", "raw") == "raw" and binning:
+        raise ChaotianError("USAGE", f"--param {min(binning)} needs features=woe")
+    if found.get("features") == "woe" and found.get("impute") == "mean":
+        raise ChaotianError("USAGE", "under features=woe missing values are a bin of their own: leave impute out")
+    return Parameters(**found, binning=BinningOptions.from_document(binning))
 
 
 def _number(low: float, high: float) -> Callable[[str, str], float]:
@@ -182,17 +203,28 @@ def _whole(low: int, high: int, *, also: int | None = None) -> Callable[[str, st
 
 
 def _features(key: str, value: str) -> str:
-    if value == "woe":
-        raise ChaotianError(
-            "USAGE", "features=woe is not there yet in the lab", hint="Use features=raw: z-scores of the columns."
-        )
-    if value != "raw":
+    if value not in ("raw", "woe"):
         raise ChaotianError("USAGE", "--param features is raw or woe")
     return value
 
 
-def _edges(key: str, value: str) -> str:
-    raise ChaotianError("USAGE", "edges=FILE.json fixes the bins of features=woe, which is not there yet in the lab")
+def _edges(key: str, value: str) -> Any:
+    path = Path(value)
+    try:
+        if path.stat().st_size > MAX_EDGES_BYTES:
+            raise ChaotianError("OVERSIZED", f"{path.name} holds more than {MAX_EDGES_BYTES >> 20} MiB")
+        document = json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise ChaotianError("DATA_SOURCE", f"{path} cannot be read: {os.strerror(error.errno or 0)}") from None
+    except (ValueError, RecursionError):
+        raise ChaotianError("BAD_DOCUMENT", f"{path.name} is not JSON", hint='It is {"column": [1.5, 3], …}.') from None
+    return document
+
+
+def _monotone(key: str, value: str) -> str:
+    if value not in DIRECTIONS:
+        raise ChaotianError("USAGE", f"--param monotone is one of {', '.join(DIRECTIONS)}")
+    return value
 
 
 def _impute(key: str, value: str) -> str:
@@ -212,6 +244,9 @@ _PARSERS: dict[str, Callable[[str, str], Any]] = {
     "features": _features,
     "impute": _impute,
     "edges": _edges,
+    "bins": _whole(2, MAX_BINS),
+    "monotone": _monotone,
+    "smoothing": _number(0.0, 100.0),
     "seed": _seed,
     "holdout": _number(0.0, 0.9),
     "folds": _whole(2, MAX_FOLDS, also=0),

@@ -24,7 +24,7 @@ from gateway.datasets.values import read_frame
 
 MISSING = "(missing)"  # the level of a missing category under impute=mean
 _HINTS = {
-    ("DATA_MISSING", ""): "Use --param impute=mean (the mean of all members' values), or --drop the column.",
+    ("DATA_MISSING", ""): "Use --param impute=mean or features=woe (missing values are a bin), or --drop the column.",
     ("DATA_TYPE", "number"): "Most of this column are numbers. Correct the row, or use --category or --drop.",
     (
         "DATA_DOMAIN",
@@ -60,6 +60,7 @@ def read_tables(
     drop: Sequence[str] = (),
     category: Sequence[str] = (),
     missing: bool = False,
+    missing_level: bool = False,
 ) -> Tables:
     """Read the files of all members and the test file.
 
@@ -73,6 +74,7 @@ def read_tables(
         drop: columns to leave out.
         category: columns to take as categories.
         missing: whether features may have missing values.
+        missing_level: whether a missing category becomes the level `(missing)`; else it stays missing.
 
     Raises:
         ChaotianError: DATA_* naming file, row and column, never a value.
@@ -86,13 +88,13 @@ def read_tables(
     columns = [ColumnSchema(name, kind, missing=missing) for name, kind in kinds.items()]
     schema = Schema(identifier, label, "", (*columns, label_schema), ignore_other=True)
     frames = {member: _read(path, schema) for member, path in members.items()}
-    features = tuple(_feature(name, kind, frames, missing) for name, kind in kinds.items())
+    features = tuple(_feature(name, kind, frames, missing_level) for name, kind in kinds.items())
     for member, frame in frames.items():
         frames[member] = _with_missing_level(frame, features)
     warnings = _shared_ids(frames)
     rows = None
     if test is not None:
-        rows = _test(test, identifier, label, drop, features, missing)
+        rows = _test(test, identifier, label, drop, features, missing, missing_level)
         if label not in rows.columns:
             warnings.append(
                 f"{test.name} has no column {label}: its rows are scored, and nothing can be measured on them"
@@ -200,7 +202,7 @@ def _kinds(
     }
 
 
-def _feature(name: str, kind: str, frames: Mapping[str, Frame], missing: bool) -> Feature:
+def _feature(name: str, kind: str, frames: Mapping[str, Frame], missing_level: bool) -> Feature:
     if kind == "numeric":
         return Feature(name, kind)
     found: set[str] = set()
@@ -209,7 +211,7 @@ def _feature(name: str, kind: str, frames: Mapping[str, Frame], missing: bool) -
         values = set(frame.columns[name].tolist())
         absent |= "" in values
         found |= values - {""}
-    levels = sorted(found) + ([MISSING] if absent and missing and MISSING not in found else [])
+    levels = sorted(found) + ([MISSING] if absent and missing_level and MISSING not in found else [])
     if len(levels) > MAX_LEVELS:
         raise ChaotianError(
             "DATA_TYPE",
@@ -233,7 +235,13 @@ def _with_missing_level(frame: Frame, features: Sequence[Feature]) -> Frame:
 
 
 def _test(
-    path: Path, identifier: str, label: str, drop: Sequence[str], features: Sequence[Feature], missing: bool
+    path: Path,
+    identifier: str,
+    label: str,
+    drop: Sequence[str],
+    features: Sequence[Feature],
+    missing: bool,
+    missing_level: bool,
 ) -> Frame:
     header = header_of(path)
     known = {identifier, label, *drop, *(feature.name for feature in features)}
@@ -243,7 +251,7 @@ def _test(
     columns = []
     for feature in features:
         levels = tuple(level for level in feature.levels if level != MISSING)
-        optional = missing and (feature.type == "numeric" or MISSING in feature.levels)
+        optional = missing and (feature.type == "numeric" or not missing_level or MISSING in feature.levels)
         columns.append(ColumnSchema(feature.name, feature.type, levels=levels, missing=optional))
     if label in header:
         columns.append(ColumnSchema(label, "integer"))

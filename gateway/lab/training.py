@@ -11,31 +11,29 @@ import hashlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from federation.errors import ChaotianError
 from federation.learning.compare import fit_alone
-from federation.learning.frame import Feature, Frame, ScorecardSpec
+from federation.learning.frame import Frame, ScorecardSpec
 from federation.learning.holdout import held_out
 from federation.learning.model import Model
 from federation.learning.scorecard import Scorecard
+from federation.learning.woe import WoeScorecard, scorecard_program
 from federation.primitives.encoding import pack
 from federation.primitives.entropy import Entropy
 from federation.secure_sum.coordinator import Send
 from federation.secure_sum.local import run_rounds
-from federation.secure_sum.program import Program
 from federation.secure_sum.terms import STAGES
-from gateway.lab.imputing import ColumnMeans, filled, own_means
 from gateway.lab.metered import MeteredFederation
 from gateway.lab.pooled import fit_pooled
 from gateway.lab.settings import TrainSettings
 from gateway.lab.tables import Tables, read_tables
 from gateway.reports.benefit import Scored
 
-_Made = TypeVar("_Made")
+MAX_OTHER_ROUNDS = 200  # counts, moments, histograms of many columns
 OnStep = Callable[[str, int, int], None]  # what happens, and how much of how much of it is done
 
 
@@ -54,7 +52,6 @@ class Fit:
         sent, received: bytes by member.
         cpu_seconds: by member.
         warnings: floors that a real federation would have refused on.
-        means: what missing values were replaced by.
     """
 
     model: Model
@@ -64,7 +61,6 @@ class Fit:
     received: Mapping[str, int]
     cpu_seconds: Mapping[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
-    means: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -119,7 +115,8 @@ def train(
         test=settings.test,
         drop=settings.drop,
         category=settings.category,
-        missing=parameters.impute == "mean",
+        missing=parameters.missing,
+        missing_level=parameters.impute == "mean",
     )
     run = trainer or (lambda frames, spec: fit_in_process(frames, spec, entropy=entropy, on_step=on_step))
     spec = ScorecardSpec(
@@ -129,6 +126,9 @@ def train(
         holdout=0.0,  # the lab splits the rows itself
         seed=parameters.seed,
         max_rounds=parameters.max_rounds,
+        coding=parameters.features,
+        impute="mean" if parameters.impute == "mean" else "",
+        binning=parameters.binning,
     )
     everything = dict(tables.frames)
     if tables.test is not None:
@@ -147,8 +147,7 @@ def train(
     on_step("comparing with local and pooled models", 0, 1)
     if evaluated == "test":
         assert tables.test is not None
-        test = filled(tables.test, fit.means)
-        ids, scores = list(test.ids), fit.model.score(test)
+        ids, scores = list(tables.test.ids), fit.model.score(tables.test)
         scored = _on_one_set(tables, fit, spec, scores) if spec.label in tables.test.columns else {}
     elif evaluated == "folds":
         scored = _by_folds(everything, spec, parameters.folds, run, on_step)
@@ -174,64 +173,41 @@ def fit_in_process(
     Raises:
         ChaotianError: as the job ends at every member; faults of a member's rows name it.
     """
-    start = time.perf_counter()
-    numeric = _missing_somewhere(frames, spec.features)
-    sent, received = dict.fromkeys(frames, 0), dict.fromkeys(frames, 0)
-    seconds = dict.fromkeys(frames, 0.0)
-    rounds, means = 0, dict[str, float]()
+    start, count = time.perf_counter(), len(frames)
+    programs = {name: _program(name, spec, frame, count) for name, frame in frames.items()}
+    one = next(iter(programs.values()))
+    federation = MeteredFederation(programs, entropy, job="lab-train")
 
-    def go(programs: Mapping[str, Program], job: str, most: int) -> None:
-        nonlocal rounds
-        federation = MeteredFederation(programs, entropy, job=job)
-        count, before = len(programs), rounds
+    def show(round_: int, send: Send) -> bool:
+        done = STAGES.index(send.stage) * count
+        on_step(f"round {round_}: {one.operation}, {send.stage}", done, len(STAGES) * count)
+        return False
 
-        def show(round_: int, send: Send) -> bool:
-            name = next(iter(programs.values())).operation
-            done = STAGES.index(send.stage) * count
-            on_step(f"round {before + round_}: {name}, {send.stage}", done, len(STAGES) * count)
-            return False
-
-        rounds += len(run_rounds(federation, max_rounds=most, lose=show))
-        for name in programs:
-            sent[name] += federation.sent[name]
-            received[name] += federation.received[name]
-            seconds[name] += federation.member_seconds[name]
-
-    if numeric:
-        counting = {
-            name: _named(name, ColumnMeans, numeric, frame, members=len(frames)) for name, frame in frames.items()
-        }
-        go(counting, "lab-means", 1)
-        means = next(iter(counting.values())).means
-    programs = {
-        name: _named(name, Scorecard, spec, filled(frame, means), members=len(frames), strict=False)
-        for name, frame in frames.items()
-    }
-    go(programs, "lab-train", spec.max_rounds + 3)
+    outcomes = run_rounds(federation, max_rounds=spec.max_rounds + MAX_OTHER_ROUNDS, lose=show)
     models = {name: program.model("lab") for name, program in programs.items()}
-    one = next(iter(models.values()))
-    if any(model.version != one.version for model in models.values()):
+    model = models[next(iter(models))]
+    if any(each.version != model.version for each in models.values()):
         raise ChaotianError("STATE_MISMATCH", "the members hold different models")
-    warnings = tuple(
-        f"a real federation refuses this ({warning.code}): {warning.detail}"
-        for warning in next(iter(programs.values())).warnings
+    warnings = [f"a real federation refuses this ({error.code}): {error.detail}" for error in one.warnings]
+    if isinstance(one, WoeScorecard) and one.left_out:
+        warnings.append(f"all rows are in one bin, so left out: {', '.join(one.left_out)}")
+    return Fit(
+        model=model,
+        rounds=len(outcomes),
+        seconds=time.perf_counter() - start,
+        sent=federation.sent,
+        received=federation.received,
+        cpu_seconds=federation.member_seconds,
+        warnings=tuple(warnings),
     )
-    return Fit(one, rounds, time.perf_counter() - start, sent, received, seconds, warnings, means)
 
 
-def _named(member: str, make: Callable[..., _Made], *given: object, **named: object) -> _Made:
+def _program(member: str, spec: ScorecardSpec, frame: Frame, members: int) -> Scorecard | WoeScorecard:
     """Make a member's program; a fault of its rows names the member."""
     try:
-        return make(*given, **named)
+        return scorecard_program(spec, frame, members=members, strict=False)
     except ChaotianError as error:
         raise ChaotianError(error.code, error.detail, hint=error.hint, member=member) from None
-
-
-def _missing_somewhere(frames: Mapping[str, Frame], features: tuple[Feature, ...]) -> list[str]:
-    """Return the numeric columns if a value is missing in any of them: then all take part, so that none is told."""
-    numeric = [feature.name for feature in features if feature.type == "numeric"]
-    absent = any(np.isnan(frame.columns[name]).any() for frame in frames.values() for name in numeric)
-    return numeric if absent else []
 
 
 def _taken(frames: Mapping[str, Frame], masks: Mapping[str, NDArray[np.bool_]], *, keep: bool) -> dict[str, Frame]:
@@ -243,19 +219,16 @@ def _taken(frames: Mapping[str, Frame], masks: Mapping[str, NDArray[np.bool_]], 
 
 def _alone(spec: ScorecardSpec, training: Frame, rows: Frame) -> tuple[NDArray[np.float64] | None, str]:
     """Return the scores of the model this member would have by itself, or the code of what stands in its way."""
-    numeric = [feature.name for feature in spec.features if feature.type == "numeric"]
-    means = own_means(training, numeric)
     try:
-        return fit_alone(spec, filled(training, means)).score(filled(rows, means)), ""
+        return fit_alone(spec, training).score(rows), ""
     except ChaotianError as error:
         return None, error.code
 
 
 def _on_one_set(tables: Tables, fit: Fit, spec: ScorecardSpec, federated: NDArray[np.float64]) -> dict[str, Scored]:
     assert tables.test is not None
-    test, label = filled(tables.test, fit.means), tables.test.label(spec.label)
-    training = [filled(frame, fit.means) for frame in tables.frames.values()]
-    pooled = fit_pooled(fit.model, training, spec.label, spec.penalty)(test)
+    label = tables.test.label(spec.label)
+    pooled = fit_pooled(fit.model, tables.frames.values(), spec)(tables.test)
     out = {}
     for name, frame in tables.frames.items():
         local, why = _alone(spec, frame, tables.test)
@@ -266,13 +239,11 @@ def _on_one_set(tables: Tables, fit: Fit, spec: ScorecardSpec, federated: NDArra
 def _on_own_rows(
     training: Mapping[str, Frame], own: Mapping[str, Frame], fit: Fit, spec: ScorecardSpec
 ) -> dict[str, Scored]:
-    complete = [filled(frame, fit.means) for frame in training.values()]
-    pooled = fit_pooled(fit.model, complete, spec.label, spec.penalty)
+    pooled = fit_pooled(fit.model, training.values(), spec)
     out = {}
     for name, rows in own.items():
         local, why = _alone(spec, training[name], rows)
-        full = filled(rows, fit.means)
-        out[name] = Scored(rows.label(spec.label), fit.model.score(full), local, pooled(full), why)
+        out[name] = Scored(rows.label(spec.label), fit.model.score(rows), local, pooled(rows), why)
     return out
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from federation.learning.bins import ColumnBins
 from federation.learning.metrics import Z95
 from federation.learning.model import Model
 from gateway.reports import curves
@@ -167,11 +168,29 @@ def _coefficients(model: Model) -> str:
         for line in lines[:SHOWN]
     ]
     ends = [value for row in rows for mark in row.marks for value in (mark.low, mark.high)]
-    caption = "Change of the log-odds for one standard deviation, or for the level, with its 95 % interval."
+    unit = "one unit of weight of evidence" if _bins(model) else "one standard deviation, or for the level"
+    caption = f"Change of the log-odds for {unit}, with its 95 % interval."
     if len(lines) > SHOWN:
         caption += f" The {SHOWN} largest of {len(lines)}."
     drawing = dot_plot(rows, Axis.over(ends, "coefficient", zero=True), title="Coefficients", zero=True)
-    return section("What the score is made of", figure(drawing, caption))
+    return section("What the score is made of", figure(drawing, caption), _bins(model))
+
+
+def _bins(model: Model) -> str:
+    """Return, for a score on weights of evidence, the bins of every column, those that tell most first."""
+    binned = sorted((part for part in model.coding.parts if isinstance(part, ColumnBins)), key=lambda p: -p.information)
+    if not binned:
+        return ""
+    rows = []
+    for part in binned:
+        for at, (name, (good, bad), weight) in enumerate(zip(part.labels, part.counts, part.weights, strict=True)):
+            first = (part.name, f"{part.information:.4f}") if not at else ("", "")
+            rows.append((*first, name, f"{good + bad:,}", f"{bad / (good + bad):.1%}", f"{weight:+.4f}"))
+    columns = ("column", "information value", "bin", "rows", "bad", "weight of evidence")
+    text = (
+        "Bins of all members' training rows. A weight above zero: more of the bad rows than of the good ones are there."
+    )
+    return paragraph(text) + table(columns, rows, left=(2,))
 
 
 def _convergence(model: Model) -> str:

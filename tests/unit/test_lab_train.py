@@ -14,7 +14,6 @@ from sklearn.metrics import roc_auc_score
 from federation.errors import ChaotianError
 from federation.learning.model import Model
 from gateway.cli.main import run as cli
-from gateway.lab.imputing import ColumnMeans
 from gateway.lab.metered import MeteredFederation
 from gateway.lab.output import FILES, write
 from gateway.lab.settings import TrainSettings, parse_members, parse_parameters
@@ -194,8 +193,6 @@ def test_imputed_means_are_pooled_means(tmp_path):
     paths, tables = made(tmp_path, change=holes)
     result = go(paths, param=["impute=mean", "holdout=0"])
     pooled = pd.concat(tables.values())
-    for name in ("x0", "x1", "x2"):
-        assert result.fit.means[name] == pytest.approx(pooled[name].mean(), rel=1e-12)
     part = next(part for part in result.fit.model.coding.parts if part.name == "x1")
     filled = pooled["x1"].fillna(pooled["x1"].mean())
     assert (part.mean, part.sd) == (pytest.approx(filled.mean()), pytest.approx(filled.std(ddof=0)))
@@ -203,16 +200,85 @@ def test_imputed_means_are_pooled_means(tmp_path):
     assert kind.levels[-1] == "(missing)"
 
 
-def test_means_need_a_value_somewhere():
-    frames = [make_frame(20, seed=seed) for seed in range(3)]
-    program = ColumnMeans(["x0"], frames[0], members=3)
-    with pytest.raises(ChaotianError, match="DATA_MISSING"):
-        program.advance({"present": [0], "sums": [0]})
-    program.advance({"present": [4], "sums": [10 << 96]})
-    assert program.means == {"x0": 2.5}
-    again = ColumnMeans(["x0"], frames[0], members=3)
-    again.restore(program.state())
-    assert again.done() and again.state() == program.state()
+def test_rows_with_missing_values_are_scored_as_the_mean(tmp_path):
+    paths, tables = made(tmp_path, change=holes)
+    test = tmp_path / "test.csv"
+    base = tables["m0"].assign(loan=[f"t{i}" for i in range(150)])
+    base.to_csv(test, index=False)
+    result = go(paths, test=test, param=["impute=mean"])
+    part = next(part for part in result.fit.model.coding.parts if part.name == "x1")
+    base.assign(x1=base["x1"].fillna(part.mean)).to_csv(test, index=False)
+    assert np.abs(go(paths, test=test, param=["impute=mean"]).scores - result.scores).max() < 1e-9
+
+
+def bin_of(values, edges):
+    """Code = number of edges strictly below the value; missing last."""
+    return np.where(np.isnan(values), len(edges) + 1, (values[:, None] > np.array(edges)[None, :]).sum(axis=1))
+
+
+def test_weights_of_evidence_are_those_of_pooled_rows(tmp_path):
+    def change(index, table):
+        return table.assign(x1=table["x1"].mask(np.random.default_rng(index).random(len(table)) < 0.3))
+
+    paths, tables = made(tmp_path, rows=300, change=change)
+    edges = {"x0": [-0.5, 0.25, 1.0], "x1": [0.0], "x2": [-1.0, 0.0, 1.0]}
+    (tmp_path / "edges.json").write_text(json.dumps(edges))
+    result = go(paths, param=["features=woe", f"edges={tmp_path / 'edges.json'}", "holdout=0", "penalty=0.5"])
+    pooled = pd.concat(tables.values())
+    bad = pooled["bad"].to_numpy()
+    design = []
+    parts = {part.name: part for part in result.fit.model.coding.parts}
+    for name, cuts in edges.items():
+        assert parts[name].edges == tuple(cuts)
+        codes = bin_of(pooled[name].to_numpy(), cuts)
+        size = len(parts[name].counts)
+        bads, goods = np.bincount(codes, bad, size), np.bincount(codes, 1 - bad, size)
+        assert parts[name].counts == tuple(zip(goods.astype(int), bads.astype(int), strict=True))
+        woe = np.log((bads / bads.sum()) / (goods / goods.sum()))
+        assert np.abs(np.array(parts[name].weights) - woe).max() < 1e-12
+        information = ((bads / bads.sum() - goods / goods.sum()) * woe).sum()
+        assert abs(parts[name].information - information) < 1e-9
+        design.append(woe[codes])
+    levels = {level: at for at, group in enumerate(parts["kind"].groups) for level in group}
+    design.append(np.array(parts["kind"].weights)[pooled["kind"].map(levels)])
+    x = np.column_stack(design)
+    fit = LogisticRegression(C=2.0, solver="newton-cholesky", tol=1e-12, max_iter=500).fit(x, bad)
+    assert np.abs(fit.decision_function(x) - result.scores).max() < 1e-6
+    document = write(result, tmp_path)
+    assert document["max_logit_difference"] < 1e-6
+    assert document["parameters"]["edges"] == edges
+    page = (tmp_path / "report.html").read_text()
+    assert "information value" in page
+
+
+def test_under_woe_missing_values_are_a_bin_and_edges_are_found(tmp_path):
+    paths, _ = made(tmp_path, rows=300, change=holes)
+    result = go(paths, param=["features=woe", "bins=4", "smoothing=0.5"])
+    parts = {part.name: part for part in result.fit.model.coding.parts}
+    assert parts["x1"].missing >= 0 and parts["x0"].missing == -1
+    assert all(len(parts[name].edges) <= 3 for name in ("x0", "x1", "x2"))
+    assert parts["kind"].levels and "(missing)" not in parts["kind"].levels
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("{", "BAD_DOCUMENT"),
+        ("[1]", "BAD_DOCUMENT"),
+        ('{"x0": [2, 1]}', "BAD_DOCUMENT"),
+        ('{"x0": ["a"]}', "BAD_DOCUMENT"),
+        ('{"kind": [1]}', "BAD_DOCUMENT"),
+        ('{"nowhere": [1]}', "BAD_DOCUMENT"),
+        (None, "DATA_SOURCE"),
+    ],
+)
+def test_edges_that_are_refused(tmp_path, text, code):
+    paths, _ = made(tmp_path)
+    if text is not None:
+        (tmp_path / "edges.json").write_text(text)
+    with pytest.raises(ChaotianError) as error:
+        go(paths, param=["features=woe", f"edges={tmp_path / 'edges.json'}"])
+    assert error.value.code == code
 
 
 @pytest.mark.parametrize(
@@ -353,7 +419,9 @@ def test_the_command_line(tmp_path, capsys):
         (("--label-owner", "bank-1"), "--label-owner"),
         (("--drop", "y"), "y"),
         (("--drop", "nowhere"), "nowhere"),
-        (("--param", "edges=e.json"), "edges"),
+        (("--param", "edges=e.json"), "e.json"),
+        (("--param", "bins=5"), "bins"),
+        (("--param", "features=woe", "--processes"), "features=woe"),
     ],
 )
 def test_what_the_command_line_refuses(tmp_path, capsys, given, part):
