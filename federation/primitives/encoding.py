@@ -6,6 +6,7 @@ pre-authentication encoding of DSSE (secure-systems-lab/dsse, `PAE`). Protobuf b
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -92,7 +93,12 @@ def pack_in_place(tag: str, size: int, write: Callable[[memoryview], list[bytes]
     out.seek(start + size - 1)
     out.write(b"\0")
     with out.getbuffer() as whole:
-        rest = write(whole[start : start + size])
+        body = whole[start : start + size]
+        try:
+            rest = write(body)
+        finally:
+            with contextlib.suppress(BufferError):
+                body.release()  # a traceback would keep it, for longer than what it is a view of
         struct.pack_into(">Q", whole, 8, 1 + len(rest))
     for field in rest:
         out.write(struct.pack(">Q", len(field)) + field)

@@ -78,12 +78,13 @@ def set_up(made: Space, root: Path) -> None:
         made.run(made.members["bank-1"], "grant", "accept", identifier)
 
 
-def accepted(here: Space, root: Path, consenting: str = "", **changes) -> str:
+def accepted(here: Space, root: Path, **changes) -> str:
+    """Return a job all accepted; bank-4, which one test loses, consents, so that the tests may run in any order."""
     path = root / "job.toml"
     path.write_text(job_toml(BANKS, **changes))
     job = here.json(here.members["bank-1"], "job", "propose", path)["id"]
     for name in BANKS:
-        more = ["--exposure-consent"] if name == consenting else []
+        more = ["--exposure-consent"] if name == "bank-4" else []
         here.run(here.members[name], "job", "accept", job[:10], *more)
     return job
 
@@ -169,7 +170,7 @@ def test_a_platform_killed_in_the_middle_goes_on_by_itself(here, tmp_path):
 
 def test_a_bank_killed_in_the_middle_is_left_behind(here, tmp_path):
     # All four have released the same totals before: without the lost bank the difference is its part, so it consents.
-    job = accepted(here, tmp_path, consenting="bank-4")
+    job = accepted(here, tmp_path)
     killed = threading.Event()
 
     def kill(seen):

@@ -1,6 +1,8 @@
 """Encodings are injective and strict: one meaning, one form, and nothing else is taken."""
 
+import gc
 import json
+import sys
 
 import pytest
 import rfc8785
@@ -12,6 +14,7 @@ from federation.primitives.encoding import (
     canonical_json,
     digest,
     pack,
+    pack_in_place,
     pack_map,
     parse_canonical_json,
     unpack,
@@ -135,3 +138,23 @@ def test_documents_with_no_or_another_canonical_form_are_refused(data):
 def test_a_document_over_the_limit_is_refused_unread():
     with pytest.raises(ChaotianError, match="OVERSIZED"):
         parse_canonical_json(b" " * 101, limit=100)
+
+
+def test_a_body_that_cannot_be_written_leaves_nothing_behind(monkeypatch):
+    unraisable = []
+    monkeypatch.setattr(sys, "unraisablehook", unraisable.append)
+
+    def write(view):
+        raise ChaotianError("INTERNAL", "not today")
+
+    def attempt():
+        try:
+            pack_in_place("chaotian", 64, write)
+        except ChaotianError as error:
+            keep = error  # a cycle: frame, error, traceback
+            return keep.code
+        return ""
+
+    assert attempt() == "INTERNAL"
+    gc.collect()
+    assert unraisable == []
