@@ -66,7 +66,7 @@ def add(
     as_json: JsonOption = False,
 ) -> None:
     """Read a file or a table into a new immutable snapshot and point NAME to it."""
-    given, meaning = _source(source, table, sheet, password_file), _schema(schema)
+    given, meaning = make_source(source, table, sheet, password_file), read_schema(schema)
     book = open_book(home)
     with _progress() as progress:
         dataset = book.add(name, given, meaning, now=int(time.time()), progress=progress)
@@ -91,7 +91,7 @@ def check(
     from gateway.datasets.book import DatasetBook
 
     with _progress() as progress:
-        report = DatasetBook.check(_source(source, table, sheet, password_file), _schema(schema), progress)
+        report = DatasetBook.check(make_source(source, table, sheet, password_file), read_schema(schema), progress)
     if as_json:
         faults = [fault.document() for fault in report.faults]
         print_json({"source": report.source, "rows": report.rows, "faults": faults, "warnings": list(report.warnings)})
@@ -171,14 +171,16 @@ def open_book(home: Path | None) -> DatasetBook:
     return DatasetBook(opened.database, opened.path)
 
 
-def _schema(path: Path) -> Schema:
+def read_schema(path: Path) -> Schema:
+    """Return the schema in a TOML file."""
     from gateway.datasets.schema import LIMIT, parse_schema
     from gateway.storage.files import read_limited
 
     return parse_schema(read_limited(path, LIMIT))
 
 
-def _source(where: str, table: str, sheet: str, password_file: Path | None) -> DataSource:
+def make_source(where: str, table: str, sheet: str, password_file: Path | None) -> DataSource:
+    """Return the source that the options of a verb name."""
     from gateway.datasets.sources import Source as DataSource
     from gateway.storage.files import read_secret_file
 

@@ -7,7 +7,7 @@ quoted in errors.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,12 +31,15 @@ class Source:
         table: of a database, with its schema where it has one: `lending.loans`.
         sheet: of a spreadsheet; the only one where empty.
         password: of a database; libpq's own ways (PGPASSWORD, PGPASSFILE) where empty.
+        compute: what to read in place of a Parquet file or a table: takes its Ibis table, returns one that is computed
+            where the rows lie.
     """
 
     where: str
     table: str = ""
     sheet: str = ""
     password: str = field(default="", repr=False)
+    compute: Callable[[Any], Any] | None = field(default=None, repr=False, compare=False)
 
     @property
     def path(self) -> Path:
@@ -148,6 +151,8 @@ def _checked(connection: Any, source: Source, schema: Schema, progress: Progress
 def _read(connection: Any, source: Source, schema: Schema, progress: Progress) -> list[str]:
     """Make the table RAW of `place` and `c0`, `c1`, … (text) and return the names of the latter."""
     kind = source.kind
+    if source.compute and kind in ("csv", "xlsx"):
+        raise ChaotianError("USAGE", f"{source.name} is no table", hint="Add it first: `chaotian data add`.")
     if kind in ("csv", "xlsx"):
         from gateway.datasets.spreadsheets import as_csv
 
@@ -160,6 +165,8 @@ def _read(connection: Any, source: Source, schema: Schema, progress: Progress) -
     from gateway.datasets.tables import open_table
 
     with open_table(source) as table:
+        if source.compute:
+            table.change(source.compute)
         _check_header(table.header, schema, source.name)
         needed = [schema.id, *(column.name for column in schema.columns)]
         table.read(connection, needed, [schema.id, *([schema.period] if schema.period else [])], RAW, progress)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,6 +57,11 @@ class OwnersTable:
     def header(self) -> list[str]:
         """Names of the columns."""
         return list(self.table.columns)
+
+    def change(self, compute: Callable[[Any], Any]) -> None:
+        """Put what `compute` makes of the table in its place; computed where the rows lie, once it is read."""
+        with _errors(self.name):
+            self.table = compute(self.table)
 
     def read(self, target: Any, columns: Sequence[str], keys: Sequence[str], raw: str, progress: Progress) -> None:
         """Make the table `raw` of `place` and `c0`, `c1`, … (text) in the DuckDB connection `target`.

@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 
 from federation.errors import ChaotianError
+from gateway.cli.data import open_book
+from gateway.cli.main import run
 from gateway.datasets.book import DatasetBook
 from gateway.datasets.schema import parse_schema
 from gateway.datasets.sources import Source
 from gateway.datasets.values import ValueStore
+from gateway.identity.home import Home, NodeConfig
 from parties.bank.features import catalogue, uci
 from tests.support.ledgers import LEDGER_SCHEMA, SAMPLE, made_ledger
 from tests.support.postgresql import BINARIES, WHY_NOT, server
@@ -111,3 +114,42 @@ def test_faults_of_a_table_are_named_and_its_password_is_not(backend, address, t
     with pytest.raises(ChaotianError, match="user and password"):
         DatasetBook.check(Source(address, "odd"), schema)
     assert DatasetBook.check(Source(address, "odd", password=PASSWORD), schema).faults
+
+
+def test_features_are_computed_in_the_server_and_registered(backend, address, tmp_path, capsys):
+    home = tmp_path / "bank"
+    made, _ = Home.create(home, NodeConfig())
+    made.finish()
+    table = made_ledger()
+    backend.create_table("monthly", table.rename_columns({"limit": "额度"}), overwrite=True)
+    duckdb.from_arrow(table).write_parquet(str(tmp_path / "ledger.parquet"))
+    named = tmp_path / "named.toml"
+    named.write_text(LEDGER_SCHEMA.decode().replace("columns.limit", 'columns."额度"'))
+    (tmp_path / "plain.toml").write_bytes(LEDGER_SCHEMA)
+
+    def compute(where, schema, *more):
+        status = run(["features", "compute", where, "--out", "f", "--home", str(home), "--schema", str(schema), *more])
+        return status, capsys.readouterr()
+
+    at = ("--at", "2024-12")
+    remote = (address, named, "--table", "monthly", "--column", "limit=额度")
+    assert compute(*remote, *at)[0] == 0
+    assert compute(str(tmp_path / "ledger.parquet"), tmp_path / "plain.toml", *at)[0] == 0
+    book = open_book(home)
+    names = [column.name for column in book.get("f").schema.columns]
+    first, second = (book.load("f", names, snapshot=book.get(version).snapshot) for version in ("f@1", "f"))
+    assert list(first.ids) == list(second.ids) and len(first) > 100 and len(names) == 23
+    for name in names:
+        np.testing.assert_allclose(first.columns[name], second.columns[name], rtol=1e-9, atol=1e-12)
+    for arguments, code in (
+        (remote, "USAGE"),
+        ((*remote, *at, "--with", "f"), "USAGE"),
+        ((address, tmp_path / "plain.toml", "--table", "monthly", *at), "DATA_COLUMN"),
+        ((address, named, "--table", "none", *at), "DATA_SOURCE"),
+        ((*remote, "--at", "1990-01"), "DATA_SOURCE"),
+    ):
+        status, out = compute(*arguments)
+        assert status == 2 and f"error {code}: " in out.err and "Traceback" not in out.err, out.err
+    backend.raw_sql("INSERT INTO monthly SELECT * FROM monthly LIMIT 1")
+    status, out = compute(*remote, *at)
+    assert status == 2 and "DATA_DUPLICATE" in out.err

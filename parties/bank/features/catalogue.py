@@ -11,7 +11,7 @@ from typing import Any
 from federation.errors import ChaotianError
 from gateway.datasets.schema import ColumnSchema, Schema
 from parties.bank.features import balance, delinquency, inflow, limits, payment, relation, utilisation
-from parties.bank.features.ledger import COLUMNS, FEATURES, MEASURES, Feature, prepare
+from parties.bank.features.ledger import COLUMNS, FEATURES, MEASURES, Feature, month_index, prepare
 
 FAMILIES = (utilisation, delinquency, payment, balance, inflow, limits, relation)  # importing them registers features
 
@@ -111,6 +111,21 @@ def standard_columns(schema: Schema, names: Mapping[str, str]) -> dict[str, str]
         elif name in names:
             raise ChaotianError("DATA_COLUMN", f"the ledger has no column {source[:64]}")
     return out
+
+
+def check_rows(table: Any) -> None:
+    """Check a ledger that lies in a database, where nobody has checked it, for two rows of one loan and month.
+
+    Raises:
+        ChaotianError: DATA_DUPLICATE, DATA_MISSING.
+    """
+    keys = table.select("loan", index=month_index(table["month"]))
+    doubled = keys.group_by(["loan", "index"]).aggregate(rows=keys.count()).filter(lambda t: t["rows"] > 1).count()
+    missing = keys.filter(keys["loan"].isnull() | keys["index"].isnull()).count()
+    if missing.execute():
+        raise ChaotianError("DATA_MISSING", "rows of the ledger have no loan or no month")
+    if doubled.execute():
+        raise ChaotianError("DATA_DUPLICATE", "a loan of the ledger has several rows for one month")
 
 
 def outcome_schema(schema: Schema, sources: Mapping[str, str], features: Sequence[Feature], day: str) -> Schema:
