@@ -75,6 +75,8 @@ def as_utf8(path: Path, progress: Progress = no_progress) -> Iterator[Path]:
     try:
         with path.open("rb") as file:
             magic = file.read(4)
+    except ValueError:
+        raise ChaotianError("DATA_SOURCE", "the source is not a file name") from None
     except OSError as error:
         raise ChaotianError("DATA_SOURCE", f"{path} cannot be read: {os.strerror(error.errno or 0)}") from None
     folder = Path(tempfile.mkdtemp(prefix="chaotian-"))  # mode 0700

@@ -177,7 +177,7 @@ def _magic(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             return file.read(4)
-    except OSError:
+    except (OSError, ValueError):  # not a file name
         return b""
 
 
