@@ -294,9 +294,10 @@ def test_the_rate_limit_counts_each_and_all() -> None:
     limit = RateLimit(each=3, all_=5, clock=lambda: now[0])
     for _ in range(3):
         limit.take("a")
-    assert code(lambda: limit.take("a")) == "BACKPRESSURE"
+    assert code(lambda: limit.take("a")) == "BACKPRESSURE"  # in vain, so it counts for "a" alone
     limit.take("b")
-    assert code(lambda: limit.take("c")) == "BACKPRESSURE"  # five in all
+    limit.take("c")
+    assert code(lambda: limit.take("d")) == "BACKPRESSURE"  # five in all
     now[0] += 20
     limit.take("a")
     assert code(lambda: limit.take("a")) == "BACKPRESSURE"
