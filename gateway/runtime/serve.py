@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
-import gc
 import os
 import resource
 import signal
@@ -43,7 +42,6 @@ def serve_node(home: Path) -> int:
             already; PASSPHRASE, STORAGE.
     """
     _leave_no_core()
-    _collect_less()
     with _only_one(home):
         return uvloop.run(_serve(home, _node))  # a message costs about half of what it does on asyncio's own loop
 
@@ -51,18 +49,8 @@ def serve_node(home: Path) -> int:
 def serve_platform(home: Path) -> int:
     """Run the platform of `home`, likewise."""
     _leave_no_core()
-    _collect_less()
     with _only_one(home):
         return uvloop.run(_serve(home, _platform))
-
-
-def _collect_less() -> None:
-    """Keep the collector off what the imports made, and let it run less often.
-
-    Walking some hundred thousand objects that never go away cost a round of six stages about a sixth of its time.
-    """
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 20)
 
 
 def _leave_no_core() -> None:
