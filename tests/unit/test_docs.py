@@ -1,8 +1,10 @@
 """Documents are true: commands parse, links lead somewhere, TOML is read, codes are in the catalogue."""
 
+import ast
 import re
 import shlex
 import subprocess
+import sys
 import tomllib
 from importlib import import_module
 from pathlib import Path
@@ -115,3 +117,24 @@ def test_every_code_that_is_raised_is_in_the_catalogue() -> None:
     assert raised and raised <= set(CATALOGUE)
     for code, entry in CATALOGUE.items():
         assert entry.cause.endswith(".") and entry.remedy.endswith("."), code
+
+
+DISTRIBUTIONS = {
+    "argon2": "argon2-cffi", "google": "protobuf", "grpc": "grpcio", "grpc_health": "grpcio-health-checking",
+    "ibis": "ibis-framework", "sklearn": "scikit-learn",
+}  # fmt: skip
+
+
+def test_what_the_product_imports_it_depends_on() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {re.split(r"[\[<>=]", name)[0] for name in project["dependencies"]}
+    imported = set()
+    for room in ("federation", "gateway", "parties"):
+        for path in (ROOT / room).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Import):
+                    imported |= {alias.name.split(".")[0] for alias in node.names}
+                elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                    imported.add(node.module.split(".")[0])
+    outside = imported - sys.stdlib_module_names - {"federation", "gateway", "parties", "protos"}
+    assert {DISTRIBUTIONS.get(name, name) for name in outside} <= declared
