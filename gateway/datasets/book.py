@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import insert, select, update
 
@@ -20,6 +20,9 @@ from gateway.datasets.sources import Source, as_source
 from gateway.datasets.values import FILE, ValueStore
 from gateway.storage.base import Database
 from gateway.storage.tables.datasets import dataset_snapshots, dataset_versions, datasets
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _VERSION = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]{0,63})@([1-9][0-9]{0,8})")
@@ -205,6 +208,16 @@ class DatasetBook:
         """
         wanted = snapshot or self.get(name).snapshot
         return self._values.load(wanted, self.snapshot_schema(wanted), columns)
+
+    def read(self, name: str, columns: Sequence[str] = ()) -> DataFrame:
+        """Return the rows of a dataset, or of `NAME@NUMBER`, for its owner: the identifier, then `columns` (or all).
+
+        Raises:
+            ChaotianError: NOT_FOUND, DATA_COLUMN.
+        """
+        dataset = self.get(name)
+        wanted = list(columns) or [column.name for column in dataset.schema.columns]
+        return self._values.read(dataset.snapshot, dataset.schema, wanted)
 
     def last_period(self, dataset: Dataset) -> datetime.date:
         """Return the first day of the last month of a ledger."""

@@ -178,6 +178,17 @@ def parse_schema(data: bytes) -> Schema:
         raise ChaotianError("BAD_DOCUMENT", "the schema is not UTF-8 text") from None
     except (ValueError, RecursionError) as error:
         raise ChaotianError("BAD_DOCUMENT", f"the schema is not TOML: {error}") from None
+    return schema_from(document)
+
+
+def schema_from(document: Any) -> Schema:
+    """Return the schema of the table that a person's TOML holds, or would.
+
+    Raises:
+        ChaotianError: BAD_DOCUMENT naming the key.
+    """
+    if not isinstance(document, Mapping) or not all(isinstance(key, str) for key in document):
+        raise ChaotianError("BAD_DOCUMENT", "a schema is a table with named keys")
     return _schema(document)
 
 
@@ -186,6 +197,8 @@ def _schema(document: Mapping[str, Any]) -> Schema:
     columns = document.get("columns")
     if not isinstance(columns, Mapping) or not 1 <= len(columns) <= MAX_COLUMNS:
         raise ChaotianError("BAD_DOCUMENT", f"the schema has a table [columns.NAME] for 1 to {MAX_COLUMNS} columns")
+    if not all(isinstance(name, str) for name in columns):
+        raise ChaotianError("BAD_DOCUMENT", "the names of columns are texts")
     parsed = tuple(_column(name, column) for name, column in columns.items())
     identifier, label = _text(document, "id", "the schema"), document.get("label", "")
     if identifier in columns:

@@ -1,8 +1,8 @@
 """From a file or a table of a database to a table in DuckDB with the schema's types, or a report of its faults.
 
 Rows are counted as a spreadsheet shows them: the header line of a CSV or a sheet is row 1, the first row of data row 2;
-in Parquet files and tables the first row is row 1 (of a table, in the order of the identifier). Values are never
-quoted in errors.
+in Parquet files, data frames and tables the first row is row 1 (of a table, in the order of the identifier). Values
+are never quoted in errors.
 """
 
 from __future__ import annotations
@@ -10,13 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from federation.errors import ChaotianError
 from gateway.datasets.checks import Checker
 from gateway.datasets.csv_files import as_utf8, csv_header, header_line, read_csv
 from gateway.datasets.faults import Progress, Report, no_progress
 from gateway.datasets.schema import Schema
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 RAW = "raw_rows"
 DUCKDB_SUFFIXES = (".duckdb", ".ddb", ".db")
@@ -27,12 +30,13 @@ class Source:
     """Where rows come from.
 
     Args:
-        where: path of a file, or `postgresql://user@host:port/database`.
+        where: path of a file, or `postgresql://user@host:port/database`; what to call a `frame`.
         table: of a database, with its schema where it has one: `lending.loans`.
         sheet: of a spreadsheet; the only one where empty.
         password: of a database; libpq's own ways (PGPASSWORD, PGPASSFILE) where empty.
         compute: what to read in place of a Parquet file or a table: takes its Ibis table, returns one that is computed
             where the rows lie.
+        frame: rows in memory, a pandas DataFrame; its index is not read.
     """
 
     where: str
@@ -40,6 +44,7 @@ class Source:
     sheet: str = ""
     password: str = field(default="", repr=False)
     compute: Callable[[Any], Any] | None = field(default=None, repr=False, compare=False)
+    frame: DataFrame | None = field(default=None, repr=False, compare=False)
 
     @property
     def path(self) -> Path:
@@ -48,7 +53,9 @@ class Source:
 
     @property
     def kind(self) -> str:
-        """One of `csv`, `xlsx`, `parquet`, `duckdb`, `postgresql`."""
+        """One of `csv`, `xlsx`, `parquet`, `duckdb`, `postgresql`, `frame`."""
+        if self.frame is not None:
+            return "frame"
         if self.where.startswith(("postgresql://", "postgres://")):
             return "postgresql"
         suffix = self.path.suffix.lower()
@@ -63,6 +70,8 @@ class Source:
         """What errors and lists call it: without host, user or password."""
         if self.kind == "postgresql":
             return self.table
+        if self.kind == "frame":
+            return self.where
         return f"{self.path.name}/{self.table}" if self.table else self.path.name
 
 

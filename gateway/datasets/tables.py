@@ -1,4 +1,4 @@
-"""Tables read through Ibis: Parquet and DuckDB files, and PostgreSQL. Columns are cast to text where they live.
+"""Tables read through Ibis: Parquet and DuckDB files, data frames, PostgreSQL. Columns are cast to text where they live.
 
 Nothing is written to an owner's database: files are opened read-only, PostgreSQL in read-only transactions.
 """
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 10
 STATEMENT_SECONDS = 600
 _CHUNK = 100_000
+_SETTINGS = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false", "threads": "2"}
 QUIET = "SET enable_progress_bar = false"  # DuckDB's own would write over ours
 # Of libpq's parameters those that may stand in an address; passwords come from elsewhere, `options` is ours.
 _ALLOWED = {
@@ -116,9 +117,58 @@ def open_table(source: Source) -> Iterator[OwnersTable]:
     if source.kind == "postgresql":
         with _postgresql(source) as table:
             yield table
+    elif source.kind == "frame":
+        with _memory(source) as table:
+            yield table
     else:
         with _file(source) as table:
             yield table
+
+
+@contextmanager
+def _memory(source: Source) -> Iterator[OwnersTable]:
+    import ibis
+
+    rows = _arrow(source)
+    with _errors(source.name):
+        backend = ibis.duckdb.connect(":memory:", **_SETTINGS)
+        backend.con.execute(QUIET)
+    try:
+        with _errors(source.name):
+            backend.con.register("frame", rows)
+        yield OwnersTable(source.name, backend.table("frame"), backend)
+    finally:
+        backend.disconnect()
+
+
+def _arrow(source: Source) -> Any:
+    """Return a data frame as an Arrow table, column by column, so that an error can name the column."""
+    import pandas
+    import pyarrow
+
+    frame = source.frame
+    if not isinstance(frame, pandas.DataFrame):
+        raise ChaotianError("USAGE", f"{source.name} is a {type(frame).__name__}, a pandas DataFrame is expected")
+    names = list(frame.columns)
+    if not all(isinstance(name, str) for name in names):
+        raise ChaotianError("DATA_COLUMN", f"{source.name}: the names of columns are texts")
+    if not names:
+        raise ChaotianError("DATA_COLUMN", f"{source.name} has no columns")
+    if len({name.lower() for name in names}) < len(names):  # DuckDB takes them for the same
+        twin = next(name for i, name in enumerate(names) if name.lower() in {n.lower() for n in names[:i]})
+        raise ChaotianError("DATA_COLUMN", f"{source.name}: column {twin[:120]} is there twice (capitals do not count)")
+    arrays = []
+    for name in names:
+        try:
+            array = pyarrow.Array.from_pandas(frame[name])
+        except (pyarrow.ArrowException, TypeError, ValueError, OverflowError):
+            raise ChaotianError(
+                "DATA_TYPE",
+                f"{source.name}, column {name[:120]}: it mixes values of several types",
+                hint="Make it all numbers or all text, as with .astype(str).",
+            ) from None
+        arrays.append(array)
+    return pyarrow.table(arrays, names=names)
 
 
 @contextmanager
@@ -133,7 +183,7 @@ def _file(source: Source) -> Iterator[OwnersTable]:
     database = source.kind == "duckdb"
     if database and not source.table:
         raise ChaotianError("USAGE", f"{path.name} is a database", hint="Name its table with --table.")
-    settings = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false", "threads": "2"}
+    settings = dict(_SETTINGS)
     if database:
         settings["enable_external_access"] = "false"  # a view of the file's must not reach out
     with _errors(path.name):

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,6 +22,9 @@ from gateway.datasets.schema import Schema
 from gateway.datasets.sources import Source, check_source, load_source, row_order
 from gateway.datasets.tables import QUIET
 from gateway.storage.files import make_private_directory
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 FILE = "data.duckdb"
 BUSY_SECONDS = 30.0
@@ -76,8 +79,7 @@ class ValueStore:
             connection.execute(QUIET)
 
             def stored(snapshot: str, of: Schema) -> Any:
-                names = {column.name: f"c{place}" for place, column in enumerate(of.columns)}
-                return backend.table(_table(snapshot)).rename({of.id: "_id", **names})
+                return _named(backend.table(_table(snapshot)), of)
 
             outcome = make(stored)
             named = {f"c{place}": outcome[column.name] for place, column in enumerate(schema.columns)}
@@ -127,6 +129,11 @@ class ValueStore:
         places = {name: schema.index(name) for name in dict.fromkeys(columns)}
         with self._open(write=False) as connection:
             return _frame(connection, _table(snapshot), schema, places, " ORDER BY _id")
+
+    def read(self, snapshot: str, schema: Schema, columns: Sequence[str]) -> DataFrame:
+        """Return the identifier and `columns` of a snapshot under their own names, in the order it is kept in."""
+        with self._open(write=False) as connection:
+            return _rows(connection, _table(snapshot), schema, columns, f" ORDER BY {row_order(schema)}")
 
     def last_period(self, snapshot: str, schema: Schema) -> datetime.date:
         """Return the first day of the last month of a ledger."""
@@ -186,6 +193,37 @@ def read_frame(source: Source | Path, schema: Schema) -> Frame:
         load_source(connection, source, schema, "incoming", order="place")
         places = {column.name: place for place, column in enumerate(schema.columns)}
         return _frame(connection, "incoming", schema, places, "")
+
+
+def compute_rows(
+    source: Source | Path, schema: Schema, make: Callable[[Any], Any], columns: Sequence[str]
+) -> DataFrame:
+    """Return `columns` of what `make` computes of the Ibis table of a source's checked rows, sorted by the first.
+
+    Raises:
+        ChaotianError: DATA_*.
+    """
+    import ibis
+
+    with _errors(), _connect(":memory:", read_only=False) as connection:
+        connection.execute(QUIET)
+        load_source(connection, source, schema, "incoming")
+        outcome = make(_named(ibis.duckdb.from_connection(connection).table("incoming"), schema))
+        picked = outcome.select(**{f"c{place}": outcome[name] for place, name in enumerate(columns)})
+        query = str(ibis.to_sql(picked, dialect="duckdb"))
+        rows: DataFrame = connection.execute(f"SELECT * FROM ({query}) ORDER BY c0").df()
+        return rows.set_axis(list(columns), axis=1)
+
+
+def _named(table: Any, schema: Schema) -> Any:
+    """Return a stored Ibis table under the schema's own names."""
+    return table.rename({schema.id: "_id", **{column.name: f"c{i}" for i, column in enumerate(schema.columns)}})
+
+
+def _rows(connection: Any, table: str, schema: Schema, columns: Sequence[str], order: str) -> DataFrame:
+    picked = ", ".join(["_id", *(f"c{schema.index(name)}" for name in columns)])
+    rows: DataFrame = connection.execute(f"SELECT {picked} FROM {table}{order}").df()
+    return rows.set_axis([schema.id, *columns], axis=1)
 
 
 def _frame(connection: Any, table: str, schema: Schema, places: Mapping[str, int], order: str) -> Frame:

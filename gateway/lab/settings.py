@@ -6,7 +6,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from federation.errors import ChaotianError
 from federation.learning.options import DIRECTIONS, MAX_BINS, BinningOptions
 from federation.secure_sum.terms import MAX_ROSTER, MIN_ROSTER
+from gateway.datasets.sources import Source
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _BOOSTING = ("trees", "depth", "eta", "lambda", "min_child_weight")
@@ -61,7 +62,7 @@ class TrainSettings:
     """A lab training run.
 
     Args:
-        members: file of each member, by name, in the order given.
+        members: file of each member, or its rows in memory, by name, in the order given.
         id: column that identifies a row.
         label: column of the outcome, 1 = bad.
         test: file with rows to score at the end.
@@ -73,10 +74,10 @@ class TrainSettings:
         ChaotianError: USAGE.
     """
 
-    members: dict[str, Path]
+    members: Mapping[str, Path | Source]
     id: str
     label: str
-    test: Path | None = None
+    test: Path | Source | None = None
     parameters: Parameters = field(default_factory=Parameters)
     drop: tuple[str, ...] = ()
     category: tuple[str, ...] = ()

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from federation.errors import ChaotianError
 from federation.learning.frame import MAX_FEATURES, MAX_LEVELS, MAX_NAME, Feature, Frame
 from gateway.datasets.schema import ColumnSchema, Schema
-from gateway.datasets.sources import header_of, load_source
+from gateway.datasets.sources import Source, header_of, load_source
 from gateway.datasets.values import read_frame
 
 MISSING = "(missing)"  # the level of a missing category under impute=mean
@@ -52,11 +52,11 @@ class Tables:
 
 
 def read_tables(
-    members: Mapping[str, Path],
+    members: Mapping[str, Path | Source],
     *,
     identifier: str,
     label: str,
-    test: Path | None = None,
+    test: Path | Source | None = None,
     drop: Sequence[str] = (),
     category: Sequence[str] = (),
     missing: bool = False,
@@ -68,7 +68,7 @@ def read_tables(
     `category` are categories in any case. The levels of a category are the union of all members'.
 
     Args:
-        members: file by member.
+        members: file, or rows in memory, by member.
         identifier, label: columns.
         test: a file with the same columns; its label may be absent.
         drop: columns to leave out.
@@ -106,7 +106,7 @@ def read_tables(
     return Tables(frames, features, label, rows, warnings)
 
 
-def _read(path: Path, schema: Schema) -> Frame:
+def _read(path: Path | Source, schema: Schema) -> Frame:
     """Read a file; say in the hint of an error what a lab run can do about it."""
     try:
         return read_frame(path, schema)
@@ -121,9 +121,9 @@ def _read(path: Path, schema: Schema) -> Frame:
         raise ChaotianError(error.code, error.detail, hint=hint) from None
 
 
-def _same_columns(members: Mapping[str, Path], identifier: str, label: str, drop: Sequence[str]) -> list[str]:
+def _same_columns(members: Mapping[str, Path | Source], identifier: str, label: str, drop: Sequence[str]) -> list[str]:
     """Return the features by name, after checking that every file has the same columns."""
-    first: tuple[Path, list[str]] | None = None
+    first: tuple[Path | Source, list[str]] | None = None
     for path in members.values():
         header = header_of(path)
         for name in (identifier, label):
@@ -151,7 +151,7 @@ def _same_columns(members: Mapping[str, Path], identifier: str, label: str, drop
     return names
 
 
-def _compare(path: Path, names: Sequence[str], first: Path, expected: Sequence[str]) -> None:
+def _compare(path: Path | Source, names: Sequence[str], first: Path | Source, expected: Sequence[str]) -> None:
     hint = "With --split rows all files have the same columns; take others out with --drop."
     for name in expected:
         if name not in names:
@@ -166,7 +166,7 @@ def _compare(path: Path, names: Sequence[str], first: Path, expected: Sequence[s
 
 
 def _kinds(
-    members: Mapping[str, Path], identifier: str, names: Sequence[str], category: Sequence[str]
+    members: Mapping[str, Path | Source], identifier: str, names: Sequence[str], category: Sequence[str]
 ) -> dict[str, str]:
     """Return for each column whether it is `numeric` or a `category`, from the counts over all members."""
     import duckdb
@@ -235,7 +235,7 @@ def _with_missing_level(frame: Frame, features: Sequence[Feature]) -> Frame:
 
 
 def _test(
-    path: Path,
+    path: Path | Source,
     identifier: str,
     label: str,
     drop: Sequence[str],
