@@ -1,4 +1,4 @@
-"""Tables read through Ibis: Parquet and DuckDB files, data frames, PostgreSQL. Columns are cast to text where they live.
+"""Tables read through Ibis: Parquet and DuckDB files, data frames, PostgreSQL. Columns are cast to text on the spot.
 
 Nothing is written to an owner's database: files are opened read-only, PostgreSQL in read-only transactions.
 """
