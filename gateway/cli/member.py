@@ -114,40 +114,16 @@ def _members(path: Path) -> list[dict[str, Any]]:
     """Return what the home at `path` knows of each member."""
     from gateway.identity.fingerprints import show_fingerprint
     from gateway.identity.home import Home
-    from gateway.identity.node import own_entry
-    from gateway.identity.peers import Approvals, Directories
+    from gateway.identity.listing import known_members
 
     opened = Home.either(path)
     if opened.kind == "platform":
         records = administration().open_registry(path).members()
         return [{**vars(record), "fingerprint": show_fingerprint(record.fingerprint)} for record in records]
     opened.database.upgrade()
-    own = own_entry(opened.database)
-    if own is None:
-        raise ChaotianError("CONFIG", "this node has not enrolled", hint="Run `chaotian node enrol INVITATION` first.")
-    directories = Directories(opened.database)
-    directory = directories.latest()
-    try:
-        directories.current()
-    except ChaotianError as error:
-        warn(f"{error.detail}; {error.hint}")
-    approvals = Approvals(opened.database).all()
-    found = []
-    for member, listing in (directory.members if directory else {}).items():
-        approved = approvals.get(member)
-        state = "no" if approved is None else "yes" if approved == listing.entry.fingerprint else "no: its key changed"
-        found.append(
-            {
-                "member": member,
-                "role": listing.entry.role,
-                "city": listing.entry.city,
-                "status": listing.status,
-                "approved": "this node" if member == own.member else state,
-                "fingerprint": show_fingerprint(listing.entry.fingerprint),
-                "entry_version": listing.entry.version,
-                "certificates": list(listing.serials),
-            }
-        )
+    found, warning = known_members(opened.database)
+    if warning:
+        warn(warning)
     return found
 
 
