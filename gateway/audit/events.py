@@ -52,6 +52,7 @@ class EventType(Enum):
     ROUND_RELEASED = "round.released"
     ROUND_REFUSED = "round.refused"
     MODEL_STORED = "model.stored"
+    MODEL_USED = "model.used"
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ def add(
     """Read a file or a table into a new immutable snapshot and point NAME to it."""
     given, meaning = make_source(source, table, sheet, password_file), read_schema(schema)
     book = open_book(home)
-    with _progress() as progress:
+    with show_progress() as progress:
         dataset = book.add(name, given, meaning, now=int(time.time()), progress=progress)
     version = book.versions(name)[0]
     if as_json:
@@ -90,7 +90,7 @@ def check(
     """Check a file or a table against a schema without keeping it; name every kind of fault by row and column."""
     from gateway.datasets.book import DatasetBook
 
-    with _progress() as progress:
+    with show_progress() as progress:
         report = DatasetBook.check(make_source(source, table, sheet, password_file), read_schema(schema), progress)
     if as_json:
         faults = [fault.document() for fault in report.faults]
@@ -194,7 +194,7 @@ def make_source(where: str, table: str, sheet: str, password_file: Path | None) 
 
 
 @contextmanager
-def _progress() -> Iterator[Progress]:
+def show_progress() -> Iterator[Progress]:
     """Give a function that shows what is being done on stderr, where that is a terminal."""
     from gateway.datasets.faults import no_progress
 

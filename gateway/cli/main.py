@@ -29,6 +29,7 @@ GROUPS = {
     "job": "Propose, accept, run and watch federated jobs.",
     "audit": "Read and verify the log of what left a node.",
     "model": "Show, export and use trained models.",
+    "score": "Score a file or a dataset with a model.",
     "lab": "Try a whole federation on one machine, over your own files.",
 }
 

@@ -88,6 +88,7 @@ def load_source(
     *,
     order: str = "",
     progress: Progress = no_progress,
+    refuse: Callable[[Report], None] = Report.refuse,
 ) -> int:
     """Read `source` into the new table `target` of a DuckDB connection; return its number of rows.
 
@@ -101,7 +102,7 @@ def load_source(
     given = as_source(source)
     try:
         checker, report = _checked(connection, given, schema, progress)
-        report.refuse()
+        refuse(report)
         checker.typed(target, order or row_order(schema))
         return report.rows
     finally:

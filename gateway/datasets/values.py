@@ -183,14 +183,23 @@ class ValueStore:
             connection.close()
 
 
-def read_frame(source: Source | Path, schema: Schema) -> Frame:
+def read_frame(
+    source: Source | Path,
+    schema: Schema,
+    *,
+    progress: Progress = no_progress,
+    refuse: Callable[[Report], None] = Report.refuse,
+) -> Frame:
     """Return the rows of a file in its own order, checked against `schema`, without keeping them.
+
+    Args:
+        refuse: raises where the report of the check has faults.
 
     Raises:
         ChaotianError: DATA_*.
     """
     with _errors(), _connect(":memory:", read_only=False) as connection:
-        load_source(connection, source, schema, "incoming", order="place")
+        load_source(connection, source, schema, "incoming", order="place", progress=progress, refuse=refuse)
         places = {column.name: place for place, column in enumerate(schema.columns)}
         return _frame(connection, "incoming", schema, places, "")
 

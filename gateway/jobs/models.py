@@ -42,9 +42,9 @@ class ModelStore:
         """
         if len(text) < 4 or not set(text) <= _HEX:
             raise ChaotianError("NOT_FOUND", "a model is named by at least four hex digits of its id or its job's")
-        found = {
-            model.version: model for model in self.all() if text in (model.version[: len(text)], _job(model, text))
-        }
+        found = {path.stem: self._read(path) for path in self._files() if path.stem.startswith(text)}
+        if len(text) < 64 or not found:  # else no other file need be read: one that is damaged is not in the way
+            found |= {model.version: model for model in self.all() if _job(model, text) == text}
         if not found:
             raise ChaotianError("NOT_FOUND", f"there is no model {text[:64]}", hint="See `chaotian model list`.")
         if len(found) > 1:
@@ -53,9 +53,17 @@ class ModelStore:
 
     def all(self) -> list[Model]:
         """Return all models, by id."""
-        if not self._folder.is_dir():
-            return []
-        return [read_model(path) for path in sorted(self._folder.glob("*.json"))]
+        return [self._read(path) for path in self._files()]
+
+    def _files(self) -> list[Path]:
+        return sorted(self._folder.glob("*.json")) if self._folder.is_dir() else []
+
+    @staticmethod
+    def _read(path: Path) -> Model:
+        model = read_model(path)
+        if model.version != path.stem:
+            raise ChaotianError("MODEL_HASH", f"the file {path.name[:80]} holds another model than its name says")
+        return model
 
     def _path(self, version: str) -> Path:
         return self._folder / f"{version}.json"

@@ -18,6 +18,7 @@ from gateway.grants.exchange import GrantExchange
 from gateway.jobs.local_api import register_node
 from gateway.jobs.models import ModelStore
 from gateway.jobs.node import NodeJobs
+from gateway.jobs.uses import ModelUses, PendingUses, register_uses
 from gateway.runtime.context import Runtime
 
 PUBLISH_SECONDS = 5.0
@@ -69,6 +70,11 @@ def setup_jobs(runtime: Runtime) -> NodeJobs:
     register_audit(runtime.local, log, runtime.home / "log")
     runtime.add_service(LogPublisher(log, runtime.log))
 
+    models = ModelStore(runtime.home)
+    uses = ModelUses(runtime.database, models, runtime.clock, identity.member)
+    register_uses(runtime.local, uses, models, log)
+    runtime.add_service(PendingUses(uses, log))
+
     datasets = DatasetBook(runtime.database, runtime.home)
     grants = GrantBook(clock=runtime.clock)
 
@@ -103,7 +109,7 @@ def setup_jobs(runtime: Runtime) -> NodeJobs:
         log=log,
         grants=grants,
         datasets=datasets,
-        models=ModelStore(runtime.home),
+        models=models,
         folder=runtime.home / "jobs",
         clock=runtime.clock,
         monotonic=time.monotonic,

@@ -45,10 +45,12 @@ def parses(words: list[str]) -> None:
     if words[0] in ("--version", "--help"):
         return
     group = typer.main.get_command(import_module(f"gateway.cli.{words[0]}").app)
-    assert words[0] in GROUPS and isinstance(group, click.Group)
-    for verb in words[1].split("|"):  # `job show|accept` stands for each
-        command = group.commands[verb]
-        words_left = [word for word in words[2:] if not re.fullmatch(r"\[.*\]|…", word)]
+    assert words[0] in GROUPS
+    verbs = words[1].split("|") if isinstance(group, click.Group) else [words[0]]  # `job show|accept` stands for each
+    for verb in verbs:
+        command = group.commands[verb] if isinstance(group, click.Group) else group
+        words_left = words[2:] if isinstance(group, click.Group) else words[1:]
+        words_left = [word for word in words_left if not re.fullmatch(r"\[.*\]|…", word)]
         context = click.Context(command, info_name=verb, resilient_parsing=True)
         command.parse_args(context, words_left)
         if len(words) > 2 or not any(isinstance(p, click.Argument) and p.required for p in command.params):

@@ -11,7 +11,7 @@ import pytest
 from bench.plain import run_plain
 from federation.learning.scorecard import Scorecard
 from gateway.cli.main import run
-from gateway.datasets.scoring import frame_for
+from gateway.scoring.sources import rows_of_file
 from gateway.identity.home import Home, NodeConfig
 from gateway.jobs.models import ModelStore, read_model
 from tests.support.scorecards import DEMO, demo_frames, demo_spec, made_spec, make_frame, write_csv
@@ -61,7 +61,7 @@ def test_score_gives_log_odds_and_probability_in_the_order_of_the_file(capsys, h
     with scores.open() as file, OTHERS.open() as source:
         rows, loans = list(csv.DictReader(file)), list(csv.DictReader(source))
     assert [row["id"] for row in rows] == [loan["LoanNr_ChkDgt"] for loan in loans]
-    expected = model.score(frame_for(model, OTHERS))
+    expected = model.score(rows_of_file(model, OTHERS).frame)
     assert [float(row["score"]) for row in rows] == expected.tolist()
     for row in rows[:50]:
         assert float(row["probability"]) == pytest.approx(1 / (1 + math.exp(-float(row["score"]))), rel=1e-14)
@@ -143,6 +143,6 @@ def test_data_verbs(capsys, tmp_path):
 
 
 def test_log_odds_do_not_depend_on_the_rows_beside(model):
-    frame = frame_for(model, OTHERS)
+    frame = rows_of_file(model, OTHERS).frame
     alone = frame.take(np.arange(len(frame)) == 17)
     assert model.score(alone)[0] == model.score(frame)[17]

@@ -190,6 +190,22 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_membership")),
     )
     op.create_table(
+        "model_uses",
+        sa.Column("id", sa.Integer(), autoincrement=True, nullable=False),
+        sa.Column("purpose", sa.String(length=120), nullable=False),
+        sa.Column("label", sa.String(length=120), nullable=False),
+        sa.Column("action", sa.String(length=16), nullable=False),
+        sa.Column("model", sa.String(length=64), nullable=False),
+        sa.Column("before", sa.String(length=64), nullable=False),
+        sa.Column("account", sa.String(length=255), nullable=False),
+        sa.Column("note", sa.Text(), server_default="", nullable=False),
+        sa.Column("changed", sa.Float(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_model_uses")),
+    )
+    with op.batch_alter_table("model_uses", schema=None) as batch_op:
+        batch_op.create_index("ix_model_uses_slot", ["purpose", "label"], unique=False)
+
+    op.create_table(
         "node_keys",
         sa.Column("name", sa.String(length=16), nullable=False),
         sa.Column("sealed", sa.LargeBinary(), nullable=False),
@@ -309,10 +325,18 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["job"], ["jobs.id"], name=op.f("fk_job_runs_job_jobs")),
         sa.PrimaryKeyConstraint("job", name=op.f("pk_job_runs")),
     )
+    op.create_table(
+        "model_use_leaves",
+        sa.Column("change", sa.Integer(), nullable=False),
+        sa.Column("leaf", sa.Integer(), nullable=False),
+        sa.ForeignKeyConstraint(["change"], ["model_uses.id"], name=op.f("fk_model_use_leaves_change_model_uses")),
+        sa.PrimaryKeyConstraint("change", name=op.f("pk_model_use_leaves")),
+    )
 
 
 def downgrade() -> None:
     """Undo; data in what is dropped is lost."""
+    op.drop_table("model_use_leaves")
     op.drop_table("job_runs")
     op.drop_table("job_papers")
     with op.batch_alter_table("grant_charges", schema=None) as batch_op:
@@ -331,6 +355,10 @@ def downgrade() -> None:
     op.drop_table("published_directory")
     op.drop_table("platform_keys")
     op.drop_table("node_keys")
+    with op.batch_alter_table("model_uses", schema=None) as batch_op:
+        batch_op.drop_index("ix_model_uses_slot")
+
+    op.drop_table("model_uses")
     op.drop_table("membership")
     op.drop_table("members")
     op.drop_table("jobs")
