@@ -20,7 +20,7 @@ from federation.primitives.shamir import SHARE_BYTES, Combiner
 from federation.primitives.signing import Signer, Verifier
 from federation.secure_sum import messages as m
 from federation.secure_sum.member import unwrap_parcels, wrap
-from federation.secure_sum.terms import MIN_ROSTER, STAGES, TERMS_TAG, Layout, Terms, roster_of
+from federation.secure_sum.terms import MIN_ROSTER, STAGES, TERMS_TAG, Layout, Noise, Terms, roster_of
 from federation.secure_sum.transcript import as_vector, check_seeds
 
 # A member that answers with one of these does so because of the job, not of itself: every member would.
@@ -62,6 +62,7 @@ class RoundPlan:
     grants: Mapping[str, str]
     result_to: str = "members"
     verified: bool = True
+    noise: Noise | None = None
     first_attempt: int = 1
 
 
@@ -250,6 +251,7 @@ class CoordinatorRound:
             grants=tuple((name, plan.grants[name]) for name in members),
             result_to=plan.result_to,
             verified=plan.verified,
+            noise=plan.noise,
         ).checked()
         self._attempt = _Attempt(terms, STAGES[0], set(members), set(members))
         request = pack("terms", [terms.encode(), self._signer.sign(TERMS_TAG, terms.encode())])

@@ -14,7 +14,7 @@ from federation.primitives.signing import Signer, Verifier
 from federation.secure_sum.coordinator import CoordinatorRound, RoundOutcome, RoundPlan, Send
 from federation.secure_sum.member import MemberJob
 from federation.secure_sum.program import JobView, Program
-from federation.secure_sum.terms import Terms
+from federation.secure_sum.terms import Noise, Terms
 
 
 @dataclass
@@ -77,6 +77,7 @@ class LocalFederation:
     purpose: str = "lab"
     result_to: str = "members"
     verified: bool = True
+    noise: Noise | None = None
     min_members: int = 3
     min_rows: int = 30
     max_roster_changes: int = 1
@@ -113,6 +114,7 @@ class LocalFederation:
             grants={name: f"grant-{name}" for name in self.keys},
             max_roster_changes=self.max_roster_changes,
             unverified=not self.verified,
+            noise=self.noise,
         )
 
     def member(self, name: str) -> MemberJob:
@@ -144,6 +146,7 @@ class LocalFederation:
             grants={name: f"grant-{name}" for name in names},
             result_to=self.result_to,
             verified=self.verified,
+            noise=self.noise,
         )
 
     def coordinator(self, plan: RoundPlan) -> CoordinatorRound:

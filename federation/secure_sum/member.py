@@ -147,6 +147,16 @@ class MemberJob:
         self._last_result, self._last_roster, self._state_key = last_result, last_roster, state_key
         self._attempt = self._own = self._state = self._layout = None
 
+    def moved(self) -> None:
+        """Look again at what the program derives: between two rounds it has taken up something new.
+
+        Raises:
+            ChaotianError: REPLAY where this round's own values are made already.
+        """
+        if self._own is not None:
+            raise ChaotianError("REPLAY", "the own values of this round are made already")
+        self._attempt = self._state = self._layout = None
+
     def _derived_state(self) -> bytes:
         if self._state is None:
             self._state = self.program.state()
@@ -279,6 +289,8 @@ class MemberJob:
             raise wrong("result_to")
         if not terms.verified and not view.unverified:
             raise wrong("a total that is not verified")
+        if terms.noise != view.noise:
+            raise wrong("the noise")
         if terms.verified and terms.result_to != "platform":
             size = terms.layout.byte_length * len(terms.roster)
             if size > VERIFIED_BYTES:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from federation.primitives.signing import Verifier
-from federation.secure_sum.terms import Layout, Terms
+from federation.secure_sum.terms import Layout, Noise, Terms
 
 Contribution = Sequence[float | int | Fraction] | NDArray[np.float64] | NDArray[np.int64]
 
@@ -103,6 +103,7 @@ class JobView:
         grants: the grant each member computes under.
         max_roster_changes: how many losses the grant allows within the job.
         unverified: whether totals may be used without adding up the transcript again.
+        noise: what every member adds to its values before they are masked.
     """
 
     space: str
@@ -116,3 +117,4 @@ class JobView:
     grants: Mapping[str, str]
     max_roster_changes: int
     unverified: bool = False
+    noise: Noise | None = None

@@ -207,6 +207,33 @@ def _up_to(members: int) -> str:
 
 
 @dataclass(frozen=True)
+class Noise:
+    """Discrete Gaussian noise that every member adds to each value that depends on its rows, before it is masked.
+
+    Args:
+        variance: of one member's noise, in squared ring units.
+        honest: members whose noise must suffice: below the smallest roster, as the platform may have another's.
+    """
+
+    variance: int
+    honest: int
+
+    def document(self) -> dict[str, Any]:
+        """Return the noise as a JSON document."""
+        return {"mechanism": "discrete-gaussian", "variance": str(self.variance), "honest": self.honest}
+
+    @classmethod
+    def from_document(cls, document: Any) -> Noise:
+        """Return the noise of `document`; ValueError, KeyError or TypeError for anything else."""
+        if len(document["variance"]) > 40 or type(document["honest"]) is not int or document["honest"] < 1:
+            raise ValueError
+        noise = cls(int(document["variance"]), document["honest"])
+        if noise.variance < 1 or noise.document() != document:
+            raise ValueError
+        return noise
+
+
+@dataclass(frozen=True)
 class Terms:
     """The terms of one attempt. Member names are unique and sorted; their order gives the indices."""
 
@@ -224,7 +251,7 @@ class Terms:
     grants: tuple[tuple[str, str], ...]
     result_to: str
     verified: bool = True
-    noise: None = None
+    noise: Noise | None = None
 
     @cached_property
     def members(self) -> tuple[str, ...]:
@@ -260,7 +287,7 @@ class Terms:
             "grants": [list(pair) for pair in self.grants],
             "result_to": self.result_to,
             "verified": self.verified,
-            "noise": self.noise,
+            "noise": None if self.noise is None else self.noise.document(),
         }
 
     def _texts(self) -> tuple[str, ...]:
@@ -302,7 +329,7 @@ class Terms:
                 grants=tuple((str(name), str(grant)) for name, grant in document["grants"]),
                 result_to=document["result_to"],
                 verified=document["verified"],
-                noise=document["noise"],
+                noise=None if document["noise"] is None else Noise.from_document(document["noise"]),
             )
             # Bytes, not documents, are compared: `true` equals 1 in Python, and what was signed are bytes.
             if terms.encode() != data or not all(isinstance(text, str) for text in terms._texts()):
@@ -325,8 +352,10 @@ class Terms:
             raise ChaotianError("MALFORMED", "the roster is sorted, its names are unique, and hashes have 32 bytes")
         if [name for name, _ in self.grants] != names:
             raise ChaotianError("MALFORMED", "terms name one grant for each member of the roster")
-        if self.result_to not in RESULT_TO or self.noise is not None:
-            raise ChaotianError("MALFORMED", "result_to or noise has a value that is not known")
+        if self.result_to not in RESULT_TO:
+            raise ChaotianError("MALFORMED", "result_to has a value that is not known")
+        if self.noise is not None and self.noise.honest >= self.min_members:
+            raise ChaotianError("MALFORMED", "noise counts on fewer members than the smallest roster has")
         if len(names) < max(MIN_ROSTER, self.min_members):
             floor = max(MIN_ROSTER, self.min_members)
             raise ChaotianError("TOO_FEW_MEMBERS", f"the roster has {len(names)} members, at least {floor} are needed")
