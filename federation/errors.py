@@ -67,6 +67,10 @@ class ChaotianError(Exception):
         """The command line's exit status for this error (1 to 5)."""
         return self.blame.value
 
+    def _render_traceback_(self) -> list[str]:
+        """Return what a notebook shows in place of a traceback: IPython asks exceptions for this."""
+        return [f"{type(self).__name__}: {self.code}: {self.detail}", f"hint: {self.hint}"]
+
 
 _U, _P, _N, _I, _X = Blame.USE, Blame.POLICY, Blame.NETWORK, Blame.INTEGRITY, Blame.INTERNAL
 
@@ -93,6 +97,7 @@ for _code, _blame, _cause, _remedy in (
     ("SEPARABLE", _U, "The outcome is separated perfectly, so no finite optimum exists.", "Set a penalty above 0, or leave the separating column out."),
     ("SINGULAR", _U, "Columns of the job depend on each other linearly.", "Leave one of them out, or set a penalty above 0."),
     ("NOT_CONVERGED", _U, "The solver did not converge in the agreed number of rounds.", "Raise max_rounds or the penalty."),
+    ("MODEL_MISSING", _U, "The model that a job names is not held by this member.", "Get its file from a member that holds it, compare its version, and add it: `chaotian model import FILE`."),
     ("ONE_CLASS", _U, "All pooled training rows have the same outcome.", "Bring rows of both outcomes."),
     ("NOT_ENFORCED", _U, "A grant asks for a rule that this version does not enforce.", "Leave the named field out, or upgrade: a rule is never accepted and then ignored."),
     # --- policy ----------------------------------------------------------------------------------------

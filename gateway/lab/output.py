@@ -36,13 +36,12 @@ def write(result: TrainResult, folder: Path) -> dict[str, Any]:
     Raises:
         ChaotianError: STORAGE.
     """
-    model = json.dumps(result.fit.model.document, indent=2, ensure_ascii=False) + "\n"
-    document, worth = result_document(result, hashlib.sha256(model.encode()).hexdigest())
+    document, worth = documents(result)
     files = {
-        "model.json": model,
+        "model.json": _model(result),
         "scores.csv": _scores(result),
         "benefit.json": _json(worth) if worth else "",
-        "report.html": _report(result, document, worth),
+        "report.html": report(result, document, worth),
         "result.json": _json(document),  # last: where it stands, the others do
     }
     try:
@@ -54,8 +53,9 @@ def write(result: TrainResult, folder: Path) -> dict[str, Any]:
     return document
 
 
-def result_document(result: TrainResult, model_sha256: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
+def documents(result: TrainResult) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """Return the documents of result.json and benefit.json (None where no outcomes are known)."""
+    model_sha256 = hashlib.sha256(_model(result).encode()).hexdigest()
     settings, fit = result.settings, result.fit
     worth = benefit(result.scored, result.trained, result.evaluated) if result.scored else None
     whole = together(result.scored, result.evaluated) if result.scored else None
@@ -95,6 +95,10 @@ def result_document(result: TrainResult, model_sha256: str) -> tuple[dict[str, A
     return document, worth
 
 
+def _model(result: TrainResult) -> str:
+    return json.dumps(result.fit.model.document, indent=2, ensure_ascii=False) + "\n"
+
+
 def _json(document: Any) -> str:
     return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -110,7 +114,8 @@ def _scores(result: TrainResult) -> str:
     return out.getvalue()
 
 
-def _report(result: TrainResult, document: dict[str, Any], worth: dict[str, Any] | None) -> str:
+def report(result: TrainResult, document: dict[str, Any], worth: dict[str, Any] | None) -> str:
+    """Return report.html; arguments as `documents` returns them."""
     names = list(document["members"])
     listed = ", ".join(names) if len(names) <= 8 else f"{', '.join(names[:7])} and {len(names) - 7} more"
     how = "one process each, over TLS" if document["processes"] else "all in one process"

@@ -54,6 +54,16 @@ def page(title: str, subtitle: str, parts: Sequence[str], footer: str) -> str:
     )
 
 
+def fragment(content: str) -> str:
+    """Return HTML for a place within somebody else's page, such as a notebook: the style holds for it alone."""
+    scoped = STYLE.replace(":root{", "&{")
+    return (
+        f"<style>.chaotian-report{{{scoped}padding:4px 12px;background:var(--page);color:var(--ink);"
+        'font:15px/1.5 system-ui,"Noto Sans","Noto Sans SC",sans-serif}</style>'
+        f'<div class="chaotian-report">{content}</div>'
+    )
+
+
 def section(title: str, *parts: str) -> str:
     """Return a section with a heading; `parts` are HTML."""
     return f"<section><h2>{escape(title)}</h2>{''.join(parts)}</section>"

@@ -60,12 +60,28 @@ def training_page(
         )
     ]
     parts += [paragraph(warning, "note") for warning in warnings]
-    if benefit and members:
-        parts.append(_benefit(benefit))
-    if whole is not None and len(whole.label):
-        parts.append(_separation(whole, members, benefit))
-    parts += [_coefficients(model), _convergence(model), _cost(cost)]
+    parts += training_sections(model=model, benefit=benefit, whole=whole, members=members, cost=cost).values()
     return page(title, subtitle, parts, footer)
+
+
+def training_sections(
+    *,
+    model: Model,
+    benefit: Mapping[str, Any] | None,
+    whole: Scored | None,
+    members: Mapping[str, Scored],
+    cost: Mapping[str, Any],
+) -> dict[str, str]:
+    """Return the sections of the report as HTML: `benefit`, `separation`, `coefficients`, `convergence`, `cost`.
+
+    The first two are left out where no outcomes are known. Arguments as for `training_page`.
+    """
+    parts = {}
+    if benefit and members:
+        parts["benefit"] = _benefit(benefit)
+    if whole is not None and len(whole.label):
+        parts["separation"] = _separation(whole, members, benefit)
+    return {**parts, "coefficients": _coefficients(model), "convergence": _convergence(model), "cost": _cost(cost)}
 
 
 def _benefit(document: Mapping[str, Any]) -> str:

@@ -1,0 +1,255 @@
+"""What jobs leave, as pandas tables; and how they look in a notebook."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from federation.errors import ChaotianError
+from federation.learning.model import Model
+from gateway.client import tables
+from gateway.jobs.models import ModelStore
+from gateway.scoring.estimator import FederatedScorecard
+
+
+class JobView:
+    """What a job is and what would leave this node.
+
+    Attributes:
+        document: all of it, as `chaotian job show --json` prints it.
+    """
+
+    def __init__(self, document: Mapping[str, Any]) -> None:
+        self.document = document
+
+    @property
+    def state(self) -> str:
+        """`proposed`, `accepted`, `running`, `interrupted`, `done`, `failed` or `cancelled`."""
+        return str(self.document["state"])
+
+    @property
+    def kind(self) -> str:
+        """What is computed, e.g. `scorecard`."""
+        return str(self.document["kind"])
+
+    @property
+    def members(self) -> list[str]:
+        """Who takes part."""
+        return list(self.document["members"])
+
+    @property
+    def accepted(self) -> list[str]:
+        """Who has accepted."""
+        return list(self.document["accepted"])
+
+    @property
+    def leaves(self) -> pd.DataFrame:
+        """What would leave this node, round by round: operation, times, fields, values, bytes."""
+        rounds = (self.document.get("leaves") or {}).get("rounds", [])
+        rows = [
+            {
+                "operation": entry["operation"],
+                "times": entry["times"],
+                "fields": ", ".join(f"{name} × {length}" for name, length in entry["fields"].items()),
+                "values": entry["values"],
+                "bytes": entry["bytes"],
+            }
+            for entry in rounds
+        ]
+        return pd.DataFrame(rows, columns=["operation", "times", "fields", "values", "bytes"]).set_index("operation")
+
+    @property
+    def leaks(self) -> list[str]:
+        """What can be read from what leaves, in sentences."""
+        return list((self.document.get("leaves") or {}).get("leaks", []))
+
+    @property
+    def obstacles(self) -> list[str]:
+        """What is in the way of this member, with what to do about it."""
+        return [f"{o['code']}: {o['detail']} {o['hint']}" for o in self.document["obstacles"]]
+
+    def __repr__(self) -> str:
+        return f"<JobView {self.document['id'][:12]} {self.kind}, {self.state}>"
+
+    def _repr_html_(self) -> str:
+        facts = {
+            "job": self.document["id"][:12],
+            "kind": self.kind,
+            "purpose": self.document["purpose"],
+            "proposed by": self.document["proposer"],
+            "members": ", ".join(self.members),
+            "state": self.state,
+            "accepted by": ", ".join(self.accepted) or "nobody yet",
+        }
+        parts = [facts_html(facts)]
+        if len(self.leaves):
+            parts += ["<p><b>What leaves this node</b></p>", table_html(self.leaves)]
+            parts += ["<p><b>What can be read from it</b></p>", list_html(self.leaks)] if self.leaks else []
+        if self.obstacles:
+            parts += ["<p><b>In the way</b></p>", list_html(self.obstacles)]
+        return "".join(parts)
+
+
+class JobResult:
+    """What a finished job brought this member. A table that its kind of job does not have is NOT_FOUND.
+
+    Attributes:
+        document: all of it, as `chaotian job result --json` prints it.
+
+    Example:
+        >>> result = job.result()
+        >>> result.coefficients.sort_values("p")
+        >>> result.scorecard.predict_proba(applicants)
+    """
+
+    def __init__(self, document: Mapping[str, Any], home: Path) -> None:
+        self.document = document
+        self._home = home
+
+    @cached_property
+    def model(self) -> Model:
+        """The trained scorecard."""
+        version = self.document.get("model")
+        if not isinstance(version, str) or not version:
+            raise _absent("model")
+        return ModelStore(self._home).get(version)
+
+    @property
+    def scorecard(self) -> FederatedScorecard:
+        """The trained scorecard as a scikit-learn classifier."""
+        return FederatedScorecard(self.model)
+
+    @property
+    def coefficients(self) -> pd.DataFrame:
+        """Lines of the scorecard: value, standard_error, z, p, vif."""
+        return tables.coefficients(self.model)
+
+    @property
+    def bins(self) -> pd.DataFrame:
+        """Bins of every column of a binning, or of a scorecard on weights of evidence: rows, bad, rate, woe, points."""
+        columns = self._columns()
+        points = self.model.document.get("points") if self._binning is None else None
+        return tables.bins(columns, points)
+
+    @property
+    def information(self) -> pd.DataFrame:
+        """Information value of every binned column, those that tell most first."""
+        return tables.information(self._columns())
+
+    @property
+    def profile(self) -> pd.DataFrame:
+        """One row for each column of a profile: present, missing, violations, mean, sd, skewness, low, high."""
+        return tables.flat(self._part(tables.PROFILE, "profile")["columns"], "name")
+
+    @property
+    def evaluation(self) -> pd.DataFrame:
+        """AUC, KS, Gini with intervals, Brier score and log-loss over all members' rows."""
+        return tables.evaluation(self._part(tables.EVALUATION, "evaluation"))
+
+    @property
+    def deciles(self) -> pd.DataFrame:
+        """Tenths of all members' rows, the riskiest first: rows, bads, rate, predicted, lift, gain."""
+        return tables.deciles(self._part(tables.EVALUATION, "evaluation"))
+
+    @property
+    def stability(self) -> pd.DataFrame:
+        """One row for each column: index, what chance alone would give, and a verdict."""
+        return tables.flat(self._part(tables.STABILITY, "stability")["shifts"], "name")
+
+    @property
+    def own(self) -> pd.DataFrame:
+        """The federated model and the own one on this member's held-out rows: AUC with interval, KS, Gini."""
+        found = tables.own_figures(_holding(self.document, "federated") or {})
+        if not len(found):
+            raise _absent("comparison on own rows")
+        return found
+
+    @cached_property
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """All tables this result has, by name."""
+        parts: dict[str, Callable[[], pd.DataFrame]] = {
+            "own": lambda: self.own,
+            "coefficients": lambda: self.coefficients,
+            "information": lambda: self.information,
+            "bins": lambda: self.bins,
+            "profile": lambda: self.profile,
+            "evaluation": lambda: self.evaluation,
+            "deciles": lambda: self.deciles,
+            "stability": lambda: self.stability,
+        }
+        out = {}
+        for name, make in parts.items():
+            try:
+                out[name] = make()
+            except ChaotianError as error:
+                if error.code != "NOT_FOUND":
+                    raise
+        return out
+
+    def __repr__(self) -> str:
+        return f"<JobResult {self.document['id'][:12]}: {', '.join(self.tables) or 'no tables'}>"
+
+    def _repr_html_(self) -> str:
+        named = ("id", "model", "rounds", "seconds")
+        facts = {key: str(self.document[key])[:12] for key in named if self.document.get(key) not in (None, "")}
+        parts = [facts_html(facts)]
+        for name, table in self.tables.items():
+            parts += [f"<p><b>{html.escape(name)}</b></p>", table_html(table)]
+        return "".join(parts)
+
+    @cached_property
+    def _binning(self) -> Mapping[str, Any] | None:
+        return tables.find_format(self.document, tables.BINNING)
+
+    def _columns(self) -> list[Any]:
+        columns = tables.column_bins(self._binning if self._binning is not None else self.model)
+        if not columns:
+            raise _absent("binned column")
+        return columns
+
+    def _part(self, wanted: str, what: str) -> Mapping[str, Any]:
+        found = tables.find_format(self.document, wanted)
+        if found is None:
+            raise _absent(what)
+        return found
+
+
+def _absent(what: str) -> ChaotianError:
+    return ChaotianError("NOT_FOUND", f"this result has no {what}", hint="`result.tables` holds all that it has.")
+
+
+def _holding(document: Any, key: str) -> Mapping[str, Any] | None:
+    """Return the part of a document that has a table under `key`, wherever it lies."""
+    if not isinstance(document, Mapping):
+        return None
+    if isinstance(document.get(key), Mapping):
+        return document
+    return next((found for part in document.values() if (found := _holding(part, key)) is not None), None)
+
+
+# --- in a notebook ----------------------------------------------------------------------------------------------------
+
+
+def facts_html(facts: Mapping[str, Any]) -> str:
+    """Return names and values as a small table; everything is escaped."""
+    rows = "".join(
+        f'<tr><th style="text-align:left">{html.escape(name)}</th>'
+        f'<td style="text-align:left">{html.escape(str(value))}</td></tr>'
+        for name, value in facts.items()
+    )
+    return f"<table>{rows}</table>"
+
+
+def list_html(sentences: list[str]) -> str:
+    """Return sentences as a list."""
+    return f"<ul>{''.join(f'<li>{html.escape(sentence)}</li>' for sentence in sentences)}</ul>"
+
+
+def table_html(table: pd.DataFrame) -> str:
+    """Return the first rows of a table."""
+    return table.to_html(max_rows=30, float_format=lambda value: f"{value:.4f}", na_rep="", border=0)
