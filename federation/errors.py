@@ -100,6 +100,8 @@ for _code, _blame, _cause, _remedy in (
     ("MODEL_MISSING", _U, "The model that a job names is not held by this member.", "Get its file from a member that holds it, compare its version, and add it: `chaotian model import FILE`."),
     ("ONE_CLASS", _U, "All pooled training rows have the same outcome.", "Bring rows of both outcomes."),
     ("NOT_ENFORCED", _U, "A grant asks for a rule that this version does not enforce.", "Leave the named field out, or upgrade: a rule is never accepted and then ignored."),
+    ("APP_UNKNOWN", _U, "The app that a job names is not installed here, or is not the one that was agreed.", "Install the app with the digest that the job names; see `chaotian job apps`."),
+    ("APP_FAILED", _U, "An installed app failed, or answered with something else than arrays.", "Try the app on the same rows in the lab; its own log says more."),
     # --- policy ----------------------------------------------------------------------------------------
     ("NO_GRANT", _P, "No grant of this owner covers the request.", "Ask the owner for a grant: `chaotian grant propose`."),
     ("GRANT_DENIED", _P, "A clause of the grant refuses the request.", "See `chaotian grant explain` for the clause and what is left."),
@@ -116,6 +118,7 @@ for _code, _blame, _cause, _remedy in (
     ("ROSTER_CHANGES", _P, "More members were lost in this job than the grant allows.", "Propose a new job."),
     ("FLOOR_LOST", _P, "After the loss of a member a cell may hold too few rows.", "Propose a job with fewer columns or with more members."),
     ("CANCELLED", _P, "The job was cancelled.", "Propose a new job if it is still wanted."),
+    ("BUDGET", _P, "The privacy budget of the grant is used up.", "Propose fewer rounds or more noise, or ask the owner for a larger budget."),
     # --- peers and network -----------------------------------------------------------------------------
     ("PLATFORM_UNREACHABLE", _N, "The platform cannot be reached.", "Check the address and the network; the node keeps trying by itself."),
     ("PEER_UNREACHABLE", _N, "The member is not connected.", "Wait until it is back; `chaotian member list` shows who is."),
@@ -135,6 +138,7 @@ for _code, _blame, _cause, _remedy in (
     ("DIRECTORY", _I, "The member directory is expired, older than known, or not signed as pinned.", "Ask the operator for the current directory."),
     ("WRONG_TERMS", _I, "The terms of this attempt differ from what this member agreed to.", "Nothing was released; tell the operator."),
     ("STATE_MISMATCH", _I, "Members have not derived the same state.", "Nothing was released; the transcript shows where they part."),
+    ("WRONG_ARRAYS", _I, "Arrays were offered that do not follow from the last released total.", "Nothing was trained on them; tell the operator, or agree on noise."),
     ("SHARE_INVALID", _I, "A share does not open or does not match its commitment.", "The named sender is left out; tell the operator."),
     ("TRANSCRIPT", _I, "The reported total is not the sum of the signed inputs.", "The round is void; keep the transcript as proof."),
     ("UNVERIFIABLE", _I, "The transcript is too large to be added up again.", "Use smaller vectors, or agree on an unverified round in the terms."),

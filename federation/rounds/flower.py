@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
 os.environ["FLWR_DISABLE_UPDATE_CHECK"] = "1"
 
 from flwr.app import (
+    Array,
     ArrayRecord,
     ConfigRecord,
     Context,
@@ -28,13 +31,18 @@ from flwr.clientapp import ClientApp
 from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.message_pb2 import Message as ProtoMessage
 from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp import strategy as strategies
 from flwr.serverapp.strategy import Result, Strategy
+from flwr.supercore.logger import FLOWER_LOGGER
 from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
+from numpy.typing import NDArray
 
 from federation.errors import CATALOGUE, ChaotianError
 from federation.secure_sum.terms import STAGES
 
 __all__ = [
+    "Array",
     "ArrayRecord",
     "ClientApp",
     "ConfigRecord",
@@ -50,11 +58,16 @@ __all__ = [
     "Run",
     "ServerApp",
     "Strategy",
+    "app_context",
+    "app_message",
     "empty_run",
     "federation_number",
     "from_bytes",
     "job_context",
+    "mean_message",
     "node_number",
+    "read_arrays",
+    "read_mean",
     "read_part",
     "read_reply",
     "read_status",
@@ -64,7 +77,10 @@ __all__ = [
     "run_number",
     "stage_message",
     "status_message",
+    "strategy_class",
+    "to_arrays",
     "to_bytes",
+    "to_record",
 ]
 
 RECORD = "stage"  # the one record of a stage message
@@ -242,6 +258,99 @@ def read_status(message: Message) -> dict[str, str | int | bool]:
     if not isinstance(record, ConfigRecord):
         raise ChaotianError("MALFORMED", "a status holds no arrays and no metrics")
     return {str(name): value for name, value in record.items()}
+
+
+# --- arrays and apps (`fedavg`) ---------------------------------------------------------------------------------------
+
+TRAIN, EVALUATE = "train", "evaluate"
+ARRAYS, CONFIG, METRICS = "arrays", "config", "metrics"  # the stock strategies' names of records
+EXAMPLES = "num-examples"
+
+
+def to_record(arrays: Mapping[str, NDArray[Any]]) -> ArrayRecord:
+    """Return arrays as Flower's record."""
+    return ArrayRecord({name: Array(array) for name, array in arrays.items()})
+
+
+def to_arrays(record: ArrayRecord) -> dict[str, NDArray[Any]]:
+    """Return the arrays of a record.
+
+    Raises:
+        ChaotianError: MALFORMED where one is no NumPy array.
+    """
+    try:
+        return {str(name): array.numpy() for name, array in record.items()}
+    except Exception:  # what NumPy raises on bytes that are no array
+        raise ChaotianError("MALFORMED", "an array record holds something else than NumPy arrays") from None
+
+
+def app_message(
+    job: str, node: int, kind: str, round_: int, arrays: Mapping[str, NDArray[Any]], config: Any
+) -> Message:
+    """Return the message by which a member asks its own installed app to train or to evaluate.
+
+    Args:
+        kind: `TRAIN` or `EVALUATE`.
+        config: what the job's document says; `server-round` is added, as stock strategies do.
+    """
+    content = RecordDict({ARRAYS: to_record(arrays), CONFIG: ConfigRecord({**config, "server-round": round_})})
+    metadata = _metadata(job, node, node, kind, str(round_), 0.0, f"{job}/{kind}/{round_}")
+    return Message(content=content, metadata=metadata)
+
+
+def app_context(job: str, node: int, config: Any, state: RecordDict) -> Context:
+    """Return the context in which an installed app runs: the job's config, and this member's rows in `state`."""
+    return Context(run_id=run_number(job), node_id=node, node_config={}, state=state, run_config=dict(config))
+
+
+def read_arrays(message: Message) -> ArrayRecord:
+    """Return the one array record of a message of a strategy; MALFORMED for any other."""
+    found = list(message.content.array_records.values()) if message.has_content() else []
+    if len(found) != 1:
+        raise ChaotianError("MALFORMED", "expected a message with one array record")
+    return found[0]
+
+
+def mean_message(
+    job: str, federation: int, target: int, round_: int, arrays: Mapping[str, NDArray[Any]], weight: int, at: float
+) -> Message:
+    """Return the one message a round of `fedavg` answers with: the mean, and `num-examples` = the summed weight."""
+    content = RecordDict({ARRAYS: to_record(arrays), METRICS: MetricRecord({EXAMPLES: weight})})
+    metadata = _metadata(job, federation, target, TRAIN, str(round_), at, f"{job}/{round_}/mean")
+    return Message(content=content, metadata=metadata)
+
+
+def read_mean(content: RecordDict) -> tuple[dict[str, NDArray[Any]], int]:
+    """Return arrays and `num-examples` of what an app or a round answered.
+
+    Raises:
+        ChaotianError: MALFORMED where there is not one array record and one metric record with a whole number.
+    """
+    arrays, metrics = list(content.array_records.values()), list(content.metric_records.values())
+    if len(arrays) != 1 or len(metrics) != 1 or type(metrics[0].get(EXAMPLES)) not in (int, float):
+        raise ChaotianError("MALFORMED", f"expected one array record, and one metric record with {EXAMPLES}")
+    examples = metrics[0][EXAMPLES]
+    if not isinstance(examples, int | float) or examples != int(examples):
+        raise ChaotianError("MALFORMED", f"{EXAMPLES} is a whole number")
+    return to_arrays(arrays[0]), int(examples)
+
+
+def strategy_class(name: str) -> type[Strategy]:
+    """Return Flower's strategy of that name; the caller has checked the name against its own list."""
+    found: type[Strategy] = getattr(strategies, name)
+    return found
+
+
+def be_a_task() -> None:
+    """Let stock strategies make messages in this process: `Message(...)` asks for a process-wide identity.
+
+    The numbers are never looked at: envelopes carry the real job and nodes.
+    """
+    TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = 0
+
+
+be_a_task()
+FLOWER_LOGGER.setLevel("ERROR")  # progress is the coordinator's to show
 
 
 def to_bytes(message: Message) -> bytes:

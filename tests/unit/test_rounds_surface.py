@@ -14,7 +14,8 @@ from federation.rounds import flower
 
 ROOT = Path(__file__).resolve().parents[2]
 PUBLIC = {"flwr.app", "flwr.clientapp", "flwr.serverapp", "flwr.serverapp.strategy"}
-PRIVATE = {"flwr.common.serde", "flwr.proto.message_pb2", "flwr.supercore.run"}
+PRIVATE = {"flwr.common.serde", "flwr.proto.message_pb2", "flwr.supercore.logger", "flwr.supercore.run",
+           "flwr.supercore.task_identity"}  # fmt: skip
 
 
 def imported(path: Path) -> set[str]:
