@@ -139,6 +139,10 @@ class AsyncModels(_Threaded[Models]):
     list = _threaded(Models.list)
     get = _threaded(Models.get)
     export = _threaded(Models.export)
+    in_use = _threaded(Models.in_use)
+    history = _threaded(Models.history)
+    use = _threaded(Models.use)
+    rollback = _threaded(Models.rollback)
 
 
 class AsyncData(_Threaded[Data]):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from federation.errors import ChaotianError
 from gateway.client.connection import CALL_SECONDS, Connection
 from gateway.client.documents import Document, toml_text
 from gateway.jobs.models import ModelStore, encode
+from gateway.jobs.uses import ModelUses, Use
 from gateway.scoring.estimator import FederatedScorecard
 from gateway.storage.files import write_atomic
 
@@ -135,9 +139,10 @@ class Members:
 
 
 class Models:
-    """Scorecards of this node. Needs no running node."""
+    """Scorecards of this node. Needs no running node, but to change which one is in use."""
 
     def __init__(self, connection: Connection) -> None:
+        self._connection = connection
         self._store = ModelStore(connection.path)
 
     def list(self) -> pd.DataFrame:
@@ -171,3 +176,52 @@ class Models:
         path = Path(out).expanduser()
         write_atomic(path, encode(self._store.get(model)), mode=0o644)
         return path
+
+    def in_use(self) -> pd.DataFrame:
+        """Return the model in use for each purpose and label: model, the one before, since when, by whom, and why."""
+        return _changes(self._uses.all_in_use())
+
+    def history(self) -> pd.DataFrame:
+        """Return all changes of the models in use."""
+        return _changes(self._uses.history())
+
+    def use(self, model: str, purpose: str, *, note: str = "", deadline: float = CALL_SECONDS) -> dict[str, Any]:
+        """Put a model of this node in use for a purpose; the change is in the node's log.
+
+        Args:
+            model: the first digits of its id.
+            purpose: what it is used for.
+            note: why.
+
+        Returns:
+            the change: number, purpose, label, action, model, before, account, note, changed, leaf.
+        """
+        words = {"model": self._store.get(model).version, "purpose": purpose, "note": note, "account": _account()}
+        return self._connection.call("model.use", words, deadline=deadline)
+
+    def rollback(
+        self, purpose: str, *, label: str = "", note: str = "", deadline: float = CALL_SECONDS
+    ) -> dict[str, Any]:
+        """Go back to the model that was in use before; again, further back. Returns the change."""
+        words = {"purpose": purpose, "label": label, "note": note, "account": _account()}
+        return self._connection.call("model.rollback", words, deadline=deadline)
+
+    @property
+    def _uses(self) -> ModelUses:
+        database = self._connection.home.database
+        database.upgrade()
+        return ModelUses(database, self._store, time.time)
+
+
+def _changes(found: Sequence[Use]) -> pd.DataFrame:
+    columns = ["number", "purpose", "label", "action", "model", "before", "account", "note", "changed"]
+    table = pd.DataFrame([use.document() for use in found], columns=columns)
+    return table.assign(changed=pd.to_datetime(table["changed"], unit="s", utc=True)).set_index("number")
+
+
+def _account() -> str:
+    """Return the account of this machine that runs this."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return f"uid {os.getuid()}"

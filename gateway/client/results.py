@@ -163,10 +163,11 @@ class JobResult:
 
     @property
     def own(self) -> pd.DataFrame:
-        """The federated model and the own one on this member's held-out rows: AUC with interval, KS, Gini."""
-        found = tables.own_figures(_holding(self.document, "federated") or {})
+        """Figures on this member's own rows, which stay here: AUC with interval, KS, Gini, a row for each model."""
+        own = self.document.get("holdout") or self.document.get("own")
+        found = tables.own_figures(own if isinstance(own, Mapping) else {})
         if not len(found):
-            raise _absent("comparison on own rows")
+            raise _absent("figures on own rows")
         return found
 
     @cached_property
@@ -221,15 +222,6 @@ class JobResult:
 
 def _absent(what: str) -> ChaotianError:
     return ChaotianError("NOT_FOUND", f"this result has no {what}", hint="`result.tables` holds all that it has.")
-
-
-def _holding(document: Any, key: str) -> Mapping[str, Any] | None:
-    """Return the part of a document that has a table under `key`, wherever it lies."""
-    if not isinstance(document, Mapping):
-        return None
-    if isinstance(document.get(key), Mapping):
-        return document
-    return next((found for part in document.values() if (found := _holding(part, key)) is not None), None)
 
 
 # --- in a notebook ----------------------------------------------------------------------------------------------------

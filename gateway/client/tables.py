@@ -102,9 +102,8 @@ def deciles(document: Mapping[str, Any]) -> pd.DataFrame:
 
 def own_figures(document: Mapping[str, Any]) -> pd.DataFrame:
     """Return the figures on a member's own rows: one row for each model, NaN where a model has none."""
-    rows = []
-    for name, key in (("federated", "federated"), ("own rows only", "local")):
-        figures = document.get(key)
-        if isinstance(figures, Mapping):
-            rows.append({"model": name, **figures})
-    return pd.DataFrame(rows).set_index("model") if rows else pd.DataFrame()
+    named = (("federated", "federated"), ("own rows only", "local"))
+    rows = [{"model": name, **document[key]} for name, key in named if isinstance(document.get(key), Mapping)]
+    if not rows and ("auc" in document or "code" in document):  # of one model alone
+        rows = [{"model": "federated", **document}]
+    return flat(rows, "model")
