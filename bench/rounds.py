@@ -68,9 +68,9 @@ def write_data(folder: Path) -> None:
         + '[[ops]]\nop = "scorecard"\nmax_rounds = 40\n[quota]\ncalls = 1000\nper = "month"\n'
     )
     (folder / "job.toml").write_text(
-        'kind = "scorecard"\npurpose = "credit-risk-model"\ndataset = "loans"\nlabel = "y"\nstage_seconds = 20\n'
-        f"members = {json.dumps(sorted(BANKS))}\nholdout = 0.0\npenalty = 1.0\n"
-        + "".join(f'[[features]]\nname = "{name}"\ntype = "numeric"\n' for name in COLUMNS)
+        'kind = "scorecard"\npurpose = "credit-risk-model"\ndataset = "loans"\nstage_seconds = 20\n'
+        f'members = {json.dumps(sorted(BANKS))}\n[params]\nlabel = "y"\nholdout = 0.0\npenalty = 1.0\n'
+        f"features = {json.dumps(COLUMNS)}\n"
     )
 
 

@@ -153,7 +153,7 @@ class Demo:
         job = self.out / "job.toml"
         job.write_text(
             'kind = "scorecard"\npurpose = "credit-risk-model"\ndataset = "loans"\ntest = "others"\n'
-            f"members = {json.dumps(sorted(BANKS))}\nstage_seconds = 10\n" + features
+            f"members = {json.dumps(sorted(BANKS))}\nstage_seconds = 10\n[params]\n{features}"
         )
 
         def load(member: Member) -> tuple[str, dict[str, Any]]:

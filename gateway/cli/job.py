@@ -107,23 +107,40 @@ def show(job: IdArgument, home: HomeOption = None, as_json: JsonOption = False) 
             "accepted by": ", ".join(found["accepted"]) or "nobody yet",
             "exposure consent of": ", ".join(found["consented"]) or "nobody",
             "dataset": document["dataset"],
-            "label": document["label"],
-            "compared on": document["test"] or "the own held-out rows",
-            "held out": f"{document['holdout']:g} of the rows, by seed {document['seed']}",
-            "penalty": f"{document['penalty']:g}",
+            **({"second date": document["after"]} if document["after"] else {}),
+            **({"compared on": document["test"]} if document["test"] else {}),
+            **_parameters(document["params"]),
             "floors": f"{document['min_members']} members, {document['min_rows']} rows",
+            "result to": document["result_to"],
             "grant": found.get("grant") or "-",
         }
     )
-    print_table(
-        ("column", "type", "levels"),
-        [(f["name"], f["type"], ", ".join(f.get("levels", []))) for f in document["features"]],
-        title="\nColumns that are read",
-    )
-    if "leaves" in found:
+    columns = found.get("columns") or document["params"].get("features") or []
+    if columns:
+        print_table(
+            ("column", "type", "levels"),
+            [(f["name"], f["type"], ", ".join(f.get("levels", []))) for f in columns],
+            title="\nColumns that are read",
+        )
+    if found.get("leaves"):
         _show_leaves(found["leaves"])
     for obstacle in found["obstacles"]:
         typer.echo(clean(f"\nin the way: {obstacle['code']}: {obstacle['detail']}\nhint: {obstacle['hint']}"))
+
+
+def _parameters(params: dict[str, Any]) -> dict[str, str]:
+    """Return the parameters of a kind as a person reads them; columns have a table of their own."""
+    out = {}
+    for name, value in params.items():
+        if name == "features" or value in ("", {}, []):
+            continue
+        if isinstance(value, dict):
+            out[name] = f"given for {', '.join(value)}"
+        elif isinstance(value, list):
+            out[name] = ", ".join(map(str, value))
+        else:
+            out[name] = f"{value:g}" if isinstance(value, float) else str(value)
+    return out
 
 
 def _show_leaves(leaves: dict[str, Any]) -> None:
@@ -132,7 +149,7 @@ def _show_leaves(leaves: dict[str, Any]) -> None:
             entry["operation"],
             entry["times"],
             ", ".join(f"{name} × {length}" for name, length in entry["fields"].items()),
-            entry["values"],
+            entry["values"] if entry["bytes_exact"] else f"up to {entry['values']}",
             f"{entry['bytes']}" if entry["bytes_exact"] else f"about {entry['bytes']}",
         )
         for entry in leaves["rounds"]
@@ -209,32 +226,22 @@ def _done(found: dict[str, Any], as_json: bool, verb: str) -> None:
 
 
 @app.command()
-def result(job: IdArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Show what a finished job brought this member: the model, and its worth on the own held-out rows."""
+def result(
+    job: IdArgument,
+    column: Annotated[
+        str, typer.Option("--column", metavar="NAME", help="Show the bins, levels or quantiles of this column.")
+    ] = "",
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a finished job brought this member: figures over all members, and those on its own rows."""
     found = _call(home, "job.result", {"id": job})
     if as_json:
         print_json(found)
         return
-    print_fields(
-        {
-            "job": found["id"],
-            "model": found["model"],
-            "rounds": found["rounds"],
-            "seconds": found["seconds"],
-            "members": ", ".join(found["roster"]),
-            "training rows of all members": found["training"]["rows"],
-            "own held-out rows": f"{found['holdout']['rows']}, {found['holdout']['bads']} of them bad",
-        }
-    )
-    rows = []
-    for name, key in (("federated", "federated"), ("own rows only", "local")):
-        figures = found["holdout"][key]
-        if "code" in figures:
-            rows.append((name, figures["code"], "", ""))
-        else:
-            interval = f"{figures['auc_low']:.4f} to {figures['auc_high']:.4f}"
-            rows.append((name, f"{figures['auc']:.4f}", interval, f"{figures['ks']:.4f}"))
-    print_table(("model", "AUC", "95 % interval", "KS"), rows, title="\nOn the own held-out rows")
+    from gateway.cli.job_tables import show_result
+
+    show_result(found, column)
 
 
 @app.command()
@@ -242,6 +249,8 @@ def watch(job: IdArgument, home: HomeOption = None, as_json: JsonOption = False)
     """Watch a job until it ends: stage of each member, who is late, bytes, seconds, retries, losses."""
     stream = local_client(home).watch("job.watch", {"id": job})
     last = _print_lines(stream, as_json) if as_json or not sys.stdout.isatty() else _live(stream)
+    if last and last["state"] == "done" and not as_json:
+        typer.echo(f"done; see what it brought with: chaotian job result {last['id'][:12]}")
     if last and last["state"] == "failed":
         raise ChaotianError(last["code"], last.get("own", {}).get("detail") or last["detail"])
     if last and last["state"] == "cancelled":

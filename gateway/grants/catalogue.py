@@ -115,9 +115,25 @@ DISCLOSURES: Mapping[str, str] = {
     "aggregate": "enters totals over all members and nothing else",
 }
 
-# Kind of job -> what it computes; a request's operation is the kind, a dot and its step.
+# What may be summed; a request's operation is one of these words, a dot and its step. A kind of job needs each word of
+# its rounds (docs/jobs): a scorecard on weights of evidence `scorecard`, `binning` and, for its edges, `columns`.
 OPERATIONS: Mapping[str, str] = {
+    "binning": "good and bad rows of every bin, for common bins, weight of evidence and information value",
+    "columns": "histograms of single numeric columns, for quantiles and for edges of equal frequency",
+    "evaluate": "good and bad rows by score of a model, its Brier score and log-loss",
+    "profile": "values present, missing and out of domain, sums and moments of single columns, counts of levels",
     "scorecard": "logistic regression by summed statistics, gradients and Hessians",
+    "stability": "rows by bin of single columns and of a score, at two dates",
+}
+
+# Steps of each, as they stand in the release ledger and in the log.
+STEPS: Mapping[str, tuple[str, ...]] = {
+    "binning": ("binning.counts",),
+    "columns": ("columns.histogram",),
+    "evaluate": ("evaluate.scores",),
+    "profile": ("profile.counts", "profile.moments"),
+    "scorecard": ("scorecard.counts", "scorecard.moments", "scorecard.newton"),
+    "stability": ("stability.counts",),
 }
 
 OUTPUTS: Mapping[str, str] = {"total": "a sum over the whole roster"}

@@ -5,7 +5,17 @@ from __future__ import annotations
 import datetime
 from typing import Any
 
-from gateway.grants.catalogue import DISCLOSURES, DUTIES, LEGAL_BASES, OPERATIONS, OUTPUTS, PERIODS, PURPOSES, Label
+from gateway.grants.catalogue import (
+    DISCLOSURES,
+    DUTIES,
+    LEGAL_BASES,
+    OPERATIONS,
+    OUTPUTS,
+    PERIODS,
+    PURPOSES,
+    STEPS,
+    Label,
+)
 from gateway.grants.document import Grant
 
 _RECEIVERS = {
@@ -48,7 +58,8 @@ def terms_of(grant: Grant) -> list[dict[str, str]]:
     row("columns: others", DISCLOSURES["never"])
     row("purposes", "a request names one of: " + ", ".join(grant.purposes))
     for op in grant.ops:
-        row(f"{op.op}", f"{OPERATIONS[op.op]}; what leaves is {OUTPUTS[op.out]}")
+        steps = ", ".join(STEPS[op.op])
+        row(f"{op.op}", f"{OPERATIONS[op.op]} ({steps}); what leaves is {OUTPUTS[op.out]}")
         row(f"{op.op}: result_to", _RECEIVERS[op.result_to])
         row(f"{op.op}: floors", f"at least {op.min_members} members and {op.min_rows} rows in every cell")
         row(

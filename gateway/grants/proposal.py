@@ -84,7 +84,7 @@ def grant_from_toml(text: str, around: Surroundings, entropy: Entropy) -> Grant:
     if isinstance(document.get("legal_basis"), str):
         document["legal_basis"] = {"basis": document["legal_basis"], "reference": ""}
     if isinstance(document.get("ops"), list):
-        ops = [_OP_DEFAULTS | op if isinstance(op, dict) else op for op in document["ops"]]
+        ops = [_OP_DEFAULTS | op if isinstance(op, dict) else op for entry in document["ops"] for op in _each(entry)]
         if all(isinstance(op, dict) and isinstance(op.get("op"), str) for op in ops):
             ops.sort(key=lambda op: str(op["op"]))
         document["ops"] = ops
@@ -93,6 +93,13 @@ def grant_from_toml(text: str, around: Surroundings, entropy: Entropy) -> Grant:
         if isinstance(values, list) and all(isinstance(value, str) for value in values):
             document[name] = sorted(values)
     return Grant.from_document(_plain(document))
+
+
+def _each(entry: Any) -> list[Any]:
+    """Return an entry of `ops` for each operation it names: one table may name several with the same limits."""
+    if isinstance(entry, dict) and isinstance(entry.get("op"), list):
+        return [{**entry, "op": op} for op in entry["op"]]
+    return [entry]
 
 
 def _keys(document: dict[str, Any], around: Surroundings) -> None:

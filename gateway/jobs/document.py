@@ -1,7 +1,8 @@
 """What a job is: a closed set of fields, written by a person in TOML, kept and signed as canonical JSON.
 
-The id is the SHA-256 of the canonical JSON, nonce included. Nothing in it can change afterwards, and an unknown field
-is refused: a member must never accept more than its node understands.
+Fields that every kind of job has stand at the top; `params` are those of its kind (`gateway/jobs/kinds.py`). The id is
+the SHA-256 of the canonical JSON, nonce included. Nothing in it can change afterwards, and an unknown field is refused:
+a member must never accept more than its node understands.
 """
 
 from __future__ import annotations
@@ -12,23 +13,25 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from federation.errors import ChaotianError
-from federation.learning.frame import MAX_NAME, Feature, ScorecardSpec
 from federation.primitives.encoding import canonical_json, parse_canonical_json
 from federation.secure_sum.terms import MAX_ROSTER, MIN_ROSTER
+from gateway.jobs.kinds import KINDS
+from gateway.jobs.plan import JobPlan, check_texts
+from gateway.jobs.writing import Lookups, complete
 
-KINDS = ("scorecard",)
-RESULT_TO = {"scorecard": ("members",)}  # everything a later step derives from stays with the members
+FORMAT = 2
 LIMIT = 256 << 10  # bytes of a document
 ROWS_FLOOR = 30
-# Who holds a row out is known from its identifier and the seed. With any share a proposer could choose both so that
-# one firm alone changes sides, and read from who refuses (RELEASE_DIFFERENCE) which bank has it.
-HOLDOUTS = tuple(k / 20 for k in range(11))
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-_WORD_OR_NONE = re.compile(rf"(?:{_WORD.pattern})?")
+# A dataset by its name: as it is at acceptance, its snapshot of a number, or the latest one of a day.
+_DATASET = re.compile(rf"{_WORD.pattern}(?:@(?:[1-9][0-9]{{0,8}}|[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}))?")
+_DATASET_OR_NONE = re.compile(rf"(?:{_DATASET.pattern})?")
+_DATASET_FORM = "a dataset's name, alone or with @ and the number or the day of a snapshot"
 _NONCE = re.compile(r"[0-9a-f]{32}")
 _GIVEN = ("v", "space", "nonce", "proposer", "created")  # set by the node, not by the person
 
@@ -47,21 +50,17 @@ class JobDocument:
         nonce: 32 hex digits; two jobs of equal content are still two jobs.
         proposer: the member that proposed it, or `platform` for the operator.
         created: seconds since the epoch, UTC.
-        kind: what is computed: `scorecard`.
+        kind: what is computed, of `kinds.KINDS`.
         purpose: what for; a grant must name it.
         members: who takes part, sorted.
         exposed: members that do not take part but that the result may expose beside an earlier one; they see the
             document and may consent.
-        dataset: name of the dataset at every member.
-        label: column of the outcome, 0 or 1.
-        features: columns with their types and, for categories, levels.
-        test: name of a second dataset at every member to compare models on; empty where the held-out rows serve.
-        holdout: share of each member's rows that stays out of training: a multiple of 0.05 from 0 to 0.5.
-        seed: decides which rows are held out.
-        penalty: weight of the squared coefficients, at least 0.
+        dataset: the rows, at every member: NAME, or NAME@NUMBER or NAME@DAY for one of its snapshots.
+        after: the rows at the second of two dates, as `dataset`; empty where the kind has one date.
+        test: a second dataset at every member to compare models on; empty where the held-out rows serve.
+        params: parameters of the kind, in the one form that its plan gives them.
         min_members: smallest roster a round may have.
         min_rows: smallest number of rows a published cell may have.
-        max_rounds: rounds after which the job ends without a result.
         result_to: who learns the totals.
         stage_seconds: how long a member may take for one stage.
     """
@@ -74,16 +73,12 @@ class JobDocument:
     purpose: str
     members: tuple[str, ...]
     dataset: str
-    label: str
-    features: tuple[Feature, ...]
+    params: Mapping[str, Any]
     exposed: tuple[str, ...] = ()
+    after: str = ""
     test: str = ""
-    holdout: float = 0.2
-    seed: str = "1"
-    penalty: float = 1.0
     min_members: int = MIN_ROSTER
     min_rows: int = ROWS_FLOOR
-    max_rounds: int = 40
     result_to: str = "members"
     stage_seconds: float = 20.0
 
@@ -97,27 +92,20 @@ class JobDocument:
         """Everybody who is shown the job: its members and those it may expose."""
         return tuple(sorted({*self.members, *self.exposed}))
 
-    def scorecard(self) -> ScorecardSpec:
-        """Return the parameters of a `scorecard` as the learning code takes them."""
-        return ScorecardSpec(
-            label=self.label,
-            features=self.features,
-            penalty=self.penalty,
-            holdout=self.holdout,
-            seed=self.seed,
-            min_rows=self.min_rows,
-            max_rounds=self.max_rounds,
-        )
+    @cached_property
+    def plan(self) -> JobPlan:
+        """What the kind and its parameters ask for; BAD_DOCUMENT."""
+        return KINDS[self.kind].read(self.params, min_rows=self.min_rows)
 
     @property
-    def columns(self) -> tuple[str, ...]:
-        """Columns of the dataset that the job reads, the label last."""
-        return (*(feature.name for feature in self.features), self.label)
+    def sources(self) -> tuple[str, ...]:
+        """The datasets whose rows enter totals, as `dataset` and `after` name them."""
+        return (self.dataset, self.after) if self.after else (self.dataset,)
 
     def document(self) -> dict[str, Any]:
         """Return the job as JSON values."""
         return {
-            "v": 1,
+            "v": FORMAT,
             "space": self.space,
             "nonce": self.nonce,
             "proposer": self.proposer,
@@ -127,15 +115,11 @@ class JobDocument:
             "members": list(self.members),
             "exposed": list(self.exposed),
             "dataset": self.dataset,
-            "label": self.label,
-            "features": [feature.document() for feature in self.features],
+            "after": self.after,
             "test": self.test,
-            "holdout": self.holdout,
-            "seed": self.seed,
-            "penalty": self.penalty,
+            "params": dict(self.params),
             "min_members": self.min_members,
             "min_rows": self.min_rows,
-            "max_rounds": self.max_rounds,
             "result_to": self.result_to,
             "stage_seconds": self.stage_seconds,
         }
@@ -157,30 +141,27 @@ class JobDocument:
     def from_document(cls, document: Any) -> JobDocument:
         """Return the job of a JSON object with exactly the known fields; anything else is BAD_DOCUMENT."""
         read = _Reader(document)
+        version = read.whole("v", 1, 1 << 31)
+        if version != FORMAT:
+            raise ChaotianError("VERSION", f"the job is written in version {version}, this node knows {FORMAT}")
         job = cls(
             space=read.name("space"),
             nonce=read.matching("nonce", _NONCE, "32 hex digits"),
             proposer=read.name("proposer"),
             created=read.whole("created", 0, 1 << 40),
-            kind=read.one_of("kind", KINDS),
+            kind=read.one_of("kind", tuple(KINDS)),
             purpose=read.matching("purpose", _WORD, "a word of at most 64 letters, digits, dots and hyphens"),
             members=read.names("members"),
             exposed=read.names("exposed"),
-            dataset=read.matching("dataset", _WORD, "a word of at most 64 letters, digits, dots and hyphens"),
-            label=read.column("label"),
-            features=read.features("features"),
-            test=read.matching("test", _WORD_OR_NONE, "a dataset's name, or left out"),
-            holdout=read.number("holdout", 0.0, 0.5),
-            seed=read.matching("seed", _WORD, "a word of at most 64 letters, digits, dots and hyphens"),
-            penalty=read.number("penalty", 0.0, 1e9),
+            dataset=read.matching("dataset", _DATASET, _DATASET_FORM),
+            after=read.matching("after", _DATASET_OR_NONE, f"{_DATASET_FORM}, or left out"),
+            test=read.matching("test", _DATASET_OR_NONE, f"{_DATASET_FORM}, or left out"),
+            params=read.table("params"),
             min_members=read.whole("min_members", MIN_ROSTER, MAX_ROSTER),
             min_rows=read.whole("min_rows", ROWS_FLOOR, 1 << 31),
-            max_rounds=read.whole("max_rounds", 1, 1000),
             result_to=read.one_of("result_to", ("members", "platform", "both")),
             stage_seconds=read.number("stage_seconds", 0.1, 3600.0),
         )
-        if read.whole("v", 1, 1 << 31) != 1:
-            raise ChaotianError("VERSION", "the job is written in a version that this node does not know")
         read.finish()
         return job._checked()
 
@@ -192,23 +173,35 @@ class JobDocument:
             raise _bad("members", f"at most {MAX_ROSTER} members")
         if set(self.exposed) & set(self.members):
             raise _bad("exposed", "members that do not take part; those that do consent when they accept")
-        if self.result_to not in RESULT_TO[self.kind]:
-            raise _bad("result_to", f"for a {self.kind} one of: {', '.join(RESULT_TO[self.kind])}")
-        if self.holdout not in HOLDOUTS:
-            raise _bad("holdout", "a multiple of 0.05 from 0 to 0.5")
-        if self.label in {feature.name for feature in self.features}:
-            raise _bad("label", "a column that is not among the features")
+        if self.result_to not in self.plan.result_to:
+            raise _bad("result_to", f"for the kind {self.kind} one of: {', '.join(self.plan.result_to)}")
+        if self.test and "test" not in self.plan.uses:
+            raise _bad("test", f"nothing: the kind {self.kind} has no use for it")
+        if bool(self.after) != ("after" in self.plan.uses):
+            use = "the rows at the second date" if not self.after else "nothing: it has one date"
+            raise _bad("after", f"for the kind {self.kind} {use}")
+        if canonical_json(self.plan.params()) != canonical_json(dict(self.params)):
+            # One content, one id: what a plan would fill in must stand there already.
+            raise _bad("params", "every parameter of the kind, defaults included, and no other")
         return self
 
 
-def from_toml(data: bytes, *, space: str, proposer: str, nonce: str, created: int) -> JobDocument:
+def dataset_name(source: str) -> str:
+    """Return the name of a dataset that a job names, without the snapshot."""
+    return source.partition("@")[0]
+
+
+def from_toml(
+    data: bytes, *, space: str, proposer: str, nonce: str, created: int, lookups: Lookups | None = None
+) -> JobDocument:
     """Return the job a person wrote.
 
     Args:
         data: UTF-8 TOML with the fields of `JobDocument` except space, nonce, proposer and created; those with a
-            default there may be left out.
+            default there may be left out, and so may parameters with a default.
         nonce: 32 hex digits of fresh randomness.
         created: seconds since the epoch.
+        lookups: what the proposer's node can fill in; see `writing.complete`.
 
     Raises:
         ChaotianError: BAD_DOCUMENT naming the field, OVERSIZED.
@@ -221,27 +214,39 @@ def from_toml(data: bytes, *, space: str, proposer: str, nonce: str, created: in
         raise ChaotianError("BAD_DOCUMENT", "the job is not UTF-8 text") from None
     except (ValueError, RecursionError) as error:
         raise ChaotianError("BAD_DOCUMENT", f"the job is not TOML: {error}") from None
-    return from_written(written, space=space, proposer=proposer, nonce=nonce, created=created)
+    return from_written(written, space=space, proposer=proposer, nonce=nonce, created=created, lookups=lookups)
 
 
-def from_written(written: Mapping[str, Any], *, space: str, proposer: str, nonce: str, created: int) -> JobDocument:
+def from_written(
+    written: Mapping[str, Any],
+    *,
+    space: str,
+    proposer: str,
+    nonce: str,
+    created: int,
+    lookups: Lookups | None = None,
+) -> JobDocument:
     """Return the job of the fields a person gave; as `from_toml`."""
     for name in _GIVEN:
         if name in written:
             raise _bad(name, "left out: the node sets it")
     defaults = {
         name: JobDocument.__dataclass_fields__[name].default
-        for name in ("test", "holdout", "seed", "penalty", "min_members", "min_rows", "max_rounds", "result_to")
+        for name in ("after", "test", "min_members", "min_rows", "stage_seconds")
     }
-    document = {**defaults, "stage_seconds": 20.0, "exposed": [], **written}
-    document |= {"v": 1, "space": space, "proposer": proposer, "nonce": nonce, "created": created}
-    for name in ("holdout", "penalty", "stage_seconds"):  # a person writes 0 or 20 for 0.0 or 20.0
-        if type(document[name]) is int:
-            document[name] = float(document[name])
+    document = {**defaults, "exposed": [], "params": {}, **written}
+    document |= {"v": FORMAT, "space": space, "proposer": proposer, "nonce": nonce, "created": created}
+    if type(document["stage_seconds"]) is int:  # a person writes 20 for 20.0
+        document["stage_seconds"] = float(document["stage_seconds"])
     if isinstance(document.get("members"), list) and all(isinstance(m, str) for m in document["members"]):
         document["members"] = sorted(document["members"])
-    if type(document.get("seed")) is int:
-        document["seed"] = str(document["seed"])
+    plan = KINDS.get(document["kind"]) if isinstance(document.get("kind"), str) else None
+    if plan is not None:
+        document.setdefault("result_to", plan.result_to[0])
+        floor = document["min_rows"] if type(document["min_rows"]) is int else ROWS_FLOOR
+        params = complete(document, lookups or Lookups())
+        check_texts(params)
+        document["params"] = plan.read(params, min_rows=floor).params()
     # Through canonical JSON and back, so that what was typed and what is signed cannot differ.
     return JobDocument.decode(canonical_json(JobDocument.from_document(document).document()))
 
@@ -267,7 +272,11 @@ class _Reader:
     def finish(self) -> None:
         unknown = sorted(set(self._document) - self._seen)
         if unknown:
-            raise ChaotianError("BAD_DOCUMENT", f"job field {unknown[0][:40]!r} is not known")
+            raise ChaotianError(
+                "BAD_DOCUMENT",
+                f"job field {unknown[0][:40]!r} is not known",
+                hint="Parameters of the kind stand in the table [params]; docs/jobs has a page for each kind.",
+            )
 
     def matching(self, field: str, pattern: re.Pattern[str], expected: str) -> str:
         value = self._take(field)
@@ -278,10 +287,11 @@ class _Reader:
     def name(self, field: str) -> str:
         return self.matching(field, _NAME, "a name of lower-case letters, digits and inner hyphens")
 
-    def column(self, field: str) -> str:
+    def table(self, field: str) -> Mapping[str, Any]:
         value = self._take(field)
-        if not isinstance(value, str) or not 1 <= len(value) <= MAX_NAME or not value.isprintable():
-            raise _bad(field, f"a column name of at most {MAX_NAME} printable characters")
+        if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+            raise _bad(field, "a table of parameters")
+        check_texts(value)
         return value
 
     def one_of(self, field: str, known: tuple[str, ...]) -> str:
@@ -312,15 +322,3 @@ class _Reader:
         if value != sorted(set(value)):
             raise _bad(field, "member names, sorted and each named once")
         return tuple(value)
-
-    def features(self, field: str) -> tuple[Feature, ...]:
-        value = self._take(field)
-        if not isinstance(value, list) or not 1 <= len(value) <= 500:
-            raise _bad(field, "a list of 1 to 500 columns")
-        features = tuple(Feature.from_document(entry) for entry in value)
-        if len({feature.name for feature in features}) != len(features):
-            raise _bad(field, "columns that are each named once")
-        for feature in features:
-            if not all(text.isprintable() for text in (feature.name, *feature.levels)):
-                raise _bad(field, "names of columns and levels without control characters")
-        return features

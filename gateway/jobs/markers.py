@@ -7,7 +7,7 @@ nothing before it has committed.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol
@@ -33,7 +33,7 @@ _ATTEMPT = select(job_answers.c.attempt).where(
 _ANSWER = insert(job_answers)
 _RELEASED = (
     select(job_releases.c.round, job_releases.c.purpose, job_releases.c.members)
-    .where(job_releases.c.job == bindparam("job"))
+    .where(job_releases.c.job == bindparam("job"), job_releases.c.part == 0)
     .order_by(job_releases.c.round)
 )
 _PAST = (
@@ -108,7 +108,7 @@ class SqlMarkers:
         member: this member.
         database, store, log: of the home.
         gate: of the job's grant.
-        rows: the rows that enter the totals of the job at hand.
+        rows: the rows that enter the totals of the job at hand; those of two dates where it compares them.
         history: compares them with those of earlier releases.
         columns: of the dataset, that enter a round of the given operation.
         max_roster_changes: as the grant allows.
@@ -124,7 +124,7 @@ class SqlMarkers:
         store: JobStore,
         log: Log,
         gate: Gate,
-        rows: Rows,
+        rows: tuple[Rows, ...],
         history: History,
         columns: Callable[[], tuple[str, ...]],
         max_roster_changes: int,
@@ -136,7 +136,7 @@ class SqlMarkers:
         self._max_roster_changes = max_roster_changes
         self._history, self._approved = history, approved
         self._known: dict[str, tuple[dict[int, int], set[int]]] = {}
-        self._changed: dict[tuple[Rows, frozenset[str]], int] = {}
+        self._changed: dict[tuple[Rows, Rows, frozenset[str]], int] = {}
 
     # --- reading -------------------------------------------------------------------------------------------
 
@@ -213,29 +213,24 @@ class SqlMarkers:
         for name, fingerprint in terms.roster:
             if name not in keys or keys[name].fingerprint != fingerprint:
                 raise ChaotianError("NOT_APPROVED", f"{name} does not count for this node any more", member=name)
-        release = Release(
-            job=terms.job,
-            dataset=self._rows.dataset,
-            operation=terms.operation,
-            columns=frozenset(self._columns()),
-            members=frozenset(terms.members),
-        )
+        columns, members = frozenset(self._columns()), frozenset(terms.members)
+        releases = [(own, Release(terms.job, own.dataset, terms.operation, columns, members)) for own in self._rows]
         for _ in range(ATTEMPTS):
             try:
-                missing = self._release(terms, release, keys)
+                missing = self._release(terms, releases, keys)
             except IntegrityError:
                 raise ChaotianError("ROUND_SPENT", f"round {terms.round} was released already") from None
             if not missing:
                 self._marks(terms.job)[1].add(terms.round)
                 return
             # Comparing rows takes long: it is done between two transactions, once a job and earlier release.
-            for rows, columns in missing:
-                self._changed[rows, columns] = self._history.changed(rows, self._rows, columns)
+            for rows, own, common in missing:
+                self._changed[rows, own, common] = self._history.changed(rows, own, common)
         raise ChaotianError("STORAGE", "the release ledger changed too often meanwhile")
 
     def _release(
-        self, terms: Terms, release: Release, keys: Mapping[str, Verifier]
-    ) -> set[tuple[Rows, frozenset[str]]]:
+        self, terms: Terms, releases: Sequence[tuple[Rows, Release]], keys: Mapping[str, Verifier]
+    ) -> set[tuple[Rows, Rows, frozenset[str]]]:
         """Check and write in one transaction; return what has to be compared first, where nothing was written."""
         with self._database.begin() as connection:
             self._store.check_open(connection, terms.job)
@@ -243,20 +238,21 @@ class SqlMarkers:
             if changes > self._max_roster_changes:
                 raise ChaotianError("ROSTER_CHANGES", f"at most {self._max_roster_changes} changes are allowed")
             self._gate.confirm(connection, terms, changes)
-            past = self._past(connection, release)
-            missing = {(rows, columns) for _, rows, columns in past if (rows, columns) not in self._changed}
+            pasts = [(own, release, self._past(connection, release)) for own, release in releases]
+            missing = {(rows, own, common) for own, _, past in pasts for _, rows, common in past} - set(self._changed)
             if missing:
                 return missing
-            # Consents are papers to be verified: they are read where the rule may ask for one.
-            differ = any(old.members != release.members for old, _, _ in past)
-            check_release(
-                release,
-                [Earlier(old, self._changed[rows, columns]) for old, rows, columns in past],
-                min_members=terms.min_members,
-                min_rows=terms.min_rows,
-                consents=self._store.consenting(connection, terms.job, keys) if differ else (),
-            )
-            self._write(connection, terms, release)
+            for part, (own, release, past) in enumerate(pasts):
+                # Consents are papers to be verified: they are read where the rule may ask for one.
+                differ = any(old.members != release.members for old, _, _ in past)
+                check_release(
+                    release,
+                    [Earlier(old, self._changed[rows, own, common]) for old, rows, common in past],
+                    min_members=terms.min_members,
+                    min_rows=terms.min_rows,
+                    consents=self._store.consenting(connection, terms.job, keys) if differ else (),
+                )
+                self._write(connection, terms, release, own, part)
             self._log.append(connection, self._event(EventType.ROUND_RELEASED, terms))
         return set()
 
@@ -288,20 +284,21 @@ class SqlMarkers:
                 past.append((old, rows, release.columns & columns))
         return past
 
-    def _write(self, connection: Connection, terms: Terms, release: Release) -> None:
+    def _write(self, connection: Connection, terms: Terms, release: Release, own: Rows, part: int) -> None:
         connection.execute(
             _RELEASE,
             {
                 "job": terms.job,
                 "round": terms.round,
                 "purpose": terms.purpose,
+                "part": part,
                 "attempt": terms.attempt,
                 "dataset": release.dataset,
                 "operation": terms.operation,
                 "columns": json.dumps(sorted(release.columns)),
                 "members": json.dumps(list(terms.members)),
-                "snapshot": self._rows.snapshot,
-                "selection": self._rows.selection,
+                "snapshot": own.snapshot,
+                "selection": own.selection,
                 "terms": terms.hash(),
                 "released": self._clock(),
             },

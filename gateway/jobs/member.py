@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +13,8 @@ from typing import Any, Protocol
 from sqlalchemy import Connection
 
 from federation.errors import Blame, ChaotianError
-from federation.learning.scorecard import Scorecard
+from federation.learning.frame import Feature
+from federation.learning.model import Model
 from federation.primitives.encoding import digest, parse_canonical_json
 from federation.primitives.entropy import Entropy
 from federation.primitives.signing import Signer, Verifier
@@ -23,14 +24,27 @@ from federation.secure_sum.member import MemberJob
 from federation.secure_sum.program import JobView
 from federation.secure_sum.terms import Terms
 from gateway.audit.events import Event, EventType
-from gateway.datasets.book import Dataset, DatasetBook
+from gateway.datasets.book import DatasetBook
 from gateway.datasets.schema import Schema
 from gateway.grants.book import GrantBook
 from gateway.grants.decision import UseRequest
-from gateway.jobs.data import DatasetHistory, GrantGate, Requester, training_rows, use_request
-from gateway.jobs.document import JobDocument
-from gateway.jobs.markers import Log, SqlMarkers
-from gateway.jobs.papers import ACCEPTANCE, Acceptance, open_paper, verify_proposal
+from gateway.jobs.data import (
+    DatasetHistory,
+    Gates,
+    GrantGate,
+    Requester,
+    as_bound,
+    check_dates,
+    entering,
+    model_of,
+    resolve,
+    use_request,
+)
+from gateway.jobs.document import JobDocument, dataset_name
+from gateway.jobs.markers import Gate, Log, SqlMarkers
+from gateway.jobs.models import ModelStore
+from gateway.jobs.papers import ACCEPTANCE, Acceptance, Binding, open_paper, verify_proposal
+from gateway.jobs.plan import Inputs, JobProgram
 from gateway.jobs.stage import REPLY, REQUEST, open_stage, seal_stage
 from gateway.jobs.store import ACCEPT, JobRow, JobStore
 from gateway.storage.base import Database
@@ -66,6 +80,7 @@ class Home:
     log: Log
     grants: GrantBook
     datasets: DatasetBook
+    models: ModelStore
     folder: Path
     clock: Callable[[], float]
     monotonic: Callable[[], float]
@@ -89,7 +104,7 @@ def own_grant(document: JobDocument, member: str) -> str:
     return digest("chaotian/own-data/v1", [document.id.encode(), member.encode()]).hex()
 
 
-def check_types(document: JobDocument, schema: Schema) -> None:
+def check_types(features: Sequence[Feature], schema: Schema) -> None:
     """Check that a job takes numbers for numbers and categories for categories.
 
     Levels that look like numbers could be summed as such in a second job, and small levels told apart by that.
@@ -97,23 +112,36 @@ def check_types(document: JobDocument, schema: Schema) -> None:
     Raises:
         ChaotianError: DATA_TYPE naming the column; DATA_COLUMN.
     """
-    for feature in document.features:
+    for feature in features:
         kind = schema.columns[schema.index(feature.name)].type
         if (kind == "category") != (feature.type == "category"):
             detail = f"column {feature.name} is {kind} here, the job takes it as {feature.type}"
             raise ChaotianError("DATA_TYPE", detail)
 
 
-def make_program(document: JobDocument, datasets: DatasetBook, snapshot: str) -> Scorecard:
+def make_program(
+    document: JobDocument, datasets: DatasetBook, model: Model | None, snapshots: Sequence[str]
+) -> JobProgram:
     """Return the job's program over this member's rows.
+
+    Args:
+        model: the one that the job names; see `data.model_of`.
+        snapshots: of the datasets in `document.sources`.
 
     Raises:
         ChaotianError: DATA_* naming the column, NOT_FOUND for the dataset, OVERFLOW, NOT_FINITE.
     """
-    check_types(document, datasets.snapshot_schema(snapshot))
-    frame = datasets.load(document.dataset, list(document.columns), snapshot=snapshot)
-    test = datasets.load(document.test, list(document.columns)) if document.test else None
-    return Scorecard(document.scorecard(), frame, members=len(document.members), test=test)
+    plan = document.plan
+    columns = list(plan.columns(model))
+    frames = []
+    for source, snapshot in zip(document.sources, snapshots, strict=True):
+        check_types(plan.features(model), datasets.snapshot_schema(snapshot))
+        frames.append(datasets.load(dataset_name(source), columns, snapshot=snapshot))
+    test = None
+    if document.test:
+        held = resolve(datasets, document.test)
+        test = datasets.load(held.name, columns, snapshot=held.snapshot)
+    return plan.program(Inputs(tuple(frames), members=len(document.members), test=test, model=model))
 
 
 def check_proposal(row: JobRow, approved: Mapping[str, Verifier], coordinator: Verifier, platform: str) -> None:
@@ -150,8 +178,16 @@ def verified_acceptances(
         acceptance = Acceptance.decode(open_paper(ACCEPTANCE, papers[name], approved[name], name))
         if (acceptance.space, acceptance.job, acceptance.member) != (row.document.space, row.id, name):
             raise ChaotianError("WRONG_TERMS", f"the acceptance of {name} is for something else", member=name)
+        check_bindings(row.document, acceptance)
         out[name] = acceptance
     return out
+
+
+def check_bindings(document: JobDocument, acceptance: Acceptance) -> None:
+    """Check that an acceptance is bound to the datasets of the job, in their order; WRONG_TERMS naming the member."""
+    if [binding.dataset for binding in acceptance.data] != [dataset_name(source) for source in document.sources]:
+        name = acceptance.member
+        raise ChaotianError("WRONG_TERMS", f"the acceptance of {name} is for other datasets", member=name)
 
 
 class RunningJob:
@@ -171,7 +207,7 @@ class RunningJob:
         self.sent = self.received = 0
         self.last_error: ChaotianError | None = None
         self.member: MemberJob | None = None
-        self.program: Scorecard | None = None
+        self.program: JobProgram | None = None
         self._ended = ended
         self._finished = False
         self._refusals = 0
@@ -275,7 +311,7 @@ class RunningJob:
         except ChaotianError as failed:
             self.home.logger.warning("a refusal could not be logged: %s", failed)
 
-    def _ready(self) -> tuple[MemberJob, Scorecard]:
+    def _ready(self) -> tuple[MemberJob, JobProgram]:
         if self.member is None or self.program is None:
             self._build()
         assert self.member is not None
@@ -291,22 +327,25 @@ class RunningJob:
         check_proposal(row, approved, home.peers.coordinator(), home.platform)
         acceptances = verified_acceptances(row, home.store.papers(self.job, ACCEPT), approved)
         own = acceptances[home.member]
-        dataset = home.datasets.get(document.dataset)
-        program = make_program(document, home.datasets, own.snapshot)
-        if own.grant == own_grant(document, home.member):
-            gate: Any = OwnerGate()
+        model = model_of(document, home.models)
+        rows, history = entering(document, own.data), DatasetHistory(home.datasets)
+        read = document.plan.columns(model)
+        check_dates(rows, history, read, document.min_rows)
+        program = make_program(document, home.datasets, model, [binding.snapshot for binding in own.data])
+        if all(binding.grant == own_grant(document, home.member) for binding in own.data):
+            gate: Gate = OwnerGate()
             changes = OWN_ROSTER_CHANGES
         else:
-            gate = GrantGate(home.grants, own.grant, self._request(document, dataset, program))
-            changes = self._max_roster_changes(own.grant, program.operation)
+            gate = Gates([self._gate(document, binding, program, read) for binding in own.data])
+            changes = min(self._max_roster_changes(document, binding.grant) for binding in own.data)
         markers = SqlMarkers(
             member=home.member,
             database=home.database,
             store=home.store,
             log=home.log,
             gate=gate,
-            rows=training_rows(document, own.snapshot),
-            history=DatasetHistory(home.datasets),
+            rows=rows,
+            history=history,
             columns=lambda: program.columns,
             max_roster_changes=changes,
             approved=home.peers.approved,
@@ -332,13 +371,11 @@ class RunningJob:
             member.restore(position)
         self.member, self.program, self._markers = member, program, markers
 
-    def _request(
-        self, document: JobDocument, dataset: Dataset, program: Scorecard
-    ) -> Callable[[Terms, int], UseRequest]:
-        """Return what makes the request of a round; what is the same in every round is put together once."""
+    def _gate(self, document: JobDocument, binding: Binding, program: JobProgram, read: Sequence[str]) -> GrantGate:
+        """Return what decides each round under one grant; what is the same in every round is put together once."""
         first = use_request(
             document,
-            dataset,
+            as_bound(self.home.datasets, binding.dataset, binding.snapshot),
             self.home.member,
             self.home.requester(document),
             operation=program.operation,
@@ -346,6 +383,7 @@ class RunningJob:
             round_=1,
             members=document.members,
             roster_changes=0,
+            read=read,
         )
 
         def request(terms: Terms, roster_changes: int) -> UseRequest:
@@ -358,12 +396,21 @@ class RunningJob:
                 roster_changes=roster_changes,
             )
 
-        return request
+        return GrantGate(self.home.grants, binding.grant, request)
 
-    def _max_roster_changes(self, grant: str, operation: str) -> int:
+    def _max_roster_changes(self, document: JobDocument, grant: str) -> int:
+        """Return how many losses the grant allows in this job: the fewest that any of its operations may have.
+
+        Raises:
+            ChaotianError: GRANT_DENIED where it does not cover one of them: better now than in the middle of the job.
+        """
         with self.home.database.read() as connection:
-            clause = self.home.grants.find(connection, grant).grant.operation(operation)
-        return clause.max_roster_changes if clause is not None else 0
+            found = self.home.grants.find(connection, grant).grant
+        clauses = {operation: found.operation(operation) for operation in document.plan.operations()}
+        missing = [operation for operation, clause in clauses.items() if clause is None]
+        if missing:
+            raise ChaotianError("GRANT_DENIED", f"ops.op: the grant does not cover {', '.join(missing)}")
+        return min(clause.max_roster_changes for clause in clauses.values() if clause is not None)
 
     # --- position on disk ------------------------------------------------------------------------------------
 

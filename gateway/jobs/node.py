@@ -7,6 +7,7 @@ approvals, its own copy of the papers, its own grants and rows.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
@@ -16,24 +17,43 @@ from typing import Any, Protocol
 from sqlalchemy import Connection
 
 from federation.errors import ChaotianError
-from federation.learning.compare import compare
 from federation.primitives.encoding import canonical_json, parse_canonical_json, unpack
 from federation.primitives.entropy import Entropy
 from federation.primitives.signing import Signer, Verifier
 from gateway.audit.events import Event, EventType
-from gateway.datasets.book import DatasetBook
+from gateway.datasets.book import Dataset, DatasetBook
 from gateway.grants.book import GrantBook
 from gateway.grants.decision import Decision, UseRequest
 from gateway.jobs import states
-from gateway.jobs.data import Requester, use_request
+from gateway.jobs.data import (
+    DatasetHistory,
+    Requester,
+    as_bound,
+    check_dates,
+    entering,
+    model_of,
+    resolve,
+    use_request,
+)
 from gateway.jobs.document import JobDocument, from_toml
-from gateway.jobs.member import Home, Peers, RunningJob, check_proposal, make_program, own_grant, verified_acceptances
+from gateway.jobs.lookups import lookups_of
+from gateway.jobs.member import (
+    Home,
+    Peers,
+    RunningJob,
+    check_bindings,
+    check_proposal,
+    make_program,
+    own_grant,
+    verified_acceptances,
+)
 from gateway.jobs.models import ModelStore
 from gateway.jobs.papers import (
     ACCEPTANCE,
     CANCELLATION,
     CONSENT,
     Acceptance,
+    Binding,
     Bundle,
     Cancellation,
     Consent,
@@ -141,6 +161,7 @@ class NodeJobs:
             log=log,
             grants=grants,
             datasets=datasets,
+            models=models,
             folder=folder,
             clock=clock,
             monotonic=monotonic,
@@ -249,6 +270,7 @@ class NodeJobs:
         named = (acceptance.space, acceptance.job, acceptance.member)
         if named != (document.space, document.id, member) or member not in document.members:
             raise ChaotianError("WRONG_TERMS", f"the acceptance of {member} is for something else", member=member)
+        check_bindings(document, acceptance)
 
     def _check_consent(self, document: JobDocument, member: str, paper: bytes) -> None:
         consent = Consent.decode(open_paper(CONSENT, paper, self._key(member), member))
@@ -371,28 +393,33 @@ class NodeJobs:
             raise
 
     def _finish(self, row: JobRow, running: RunningJob) -> None:
-        """Keep the model, measure it on the own held-out rows beside the own model, and close the job."""
+        """Keep what the job gave, with the figures on the own rows that stay here, and close it."""
         assert running.program is not None
         assert running.member is not None
         seconds = self._home.monotonic() - running.began
-        model = running.program.model(row.id)
-        figures = compare(running.program, model)
-        identifier = self._models.save(model)
-        result = {
-            "model": identifier,
+        outcome = row.document.plan.outcome(running.program, row.id)
+        result: dict[str, Any] = {
+            "kind": row.document.kind,
             "rounds": running.member.round - 1,
             "seconds": round(seconds, 3),
             "bytes": {"sent": running.sent, "received": running.received},
             "roster": json.loads(running.member.snapshot())["last_roster"],
-            "holdout": figures,
-            "training": dict(model.document["training"]),
         }
+        finished: dict[str, Any] = {"rounds": result["rounds"]}
+        if outcome.model is not None:
+            result["model"] = self._models.save(outcome.model)
+            result["holdout"] = dict(outcome.own)
+            result["training"] = dict(outcome.model.document["training"])
+        if outcome.result is not None:
+            result["result"], result["own"] = dict(outcome.result), dict(outcome.own)
+            finished["result"] = hashlib.sha256(canonical_json(result["result"])).hexdigest()
         with self._database.begin() as connection:
             self._to_running(connection, row)
             self.store.follow(connection, row.id, "finish")
             self.store.set(connection, row.id, result=json.dumps(result))
-            self._append(connection, EventType.MODEL_STORED, row.document, {"model": identifier})
-            self._append(connection, EventType.JOB_FINISHED, row.document, {"rounds": result["rounds"]})
+            if outcome.model is not None:
+                self._append(connection, EventType.MODEL_STORED, row.document, {"model": result["model"]})
+            self._append(connection, EventType.JOB_FINISHED, row.document, finished)
         running.forget_position()  # the answers stay until the platform says that it has them
 
     def _fail(self, row: JobRow, failure: ChaotianError) -> None:
@@ -422,12 +449,14 @@ class NodeJobs:
 
     async def propose(self, text: str) -> dict[str, Any]:
         """Propose the job written in TOML; the platform hands it to everybody concerned."""
-        document = from_toml(
+        document = await asyncio.to_thread(
+            from_toml,
             text.encode(),
             space=self._identity.space,
             proposer=self.member,
             nonce=self._entropy.bytes(16).hex(),
             created=int(self._clock()),
+            lookups=lookups_of(self._datasets, self._models, self.store),
         )
         paper = propose(document, self._identity.signer)
         await self._link.request("job.propose", paper, deadline=ASK_SECONDS)
@@ -462,20 +491,29 @@ class NodeJobs:
         if self.member not in document.members:
             return out
         obstacles = []
+        out["leaves"], out["columns"] = None, []
         try:
-            dataset = self._datasets.get(document.dataset)
-            program = make_program(document, self._datasets, dataset.snapshot)
-            out["leaves"] = preview(document, program.layout())
-            out["dataset"] = dataset.document()
+            self._show_data(document, out)
         except ChaotianError as error:
             obstacles.append(error)
-        for check in (self._check_approved, self._check_grant):
+        for check in (self._check_approved, self._check_grants):
             try:
                 out["grant"] = check(row) or out["grant"]
             except ChaotianError as error:
-                obstacles.append(error)
+                if error.code not in [known.code for known in obstacles]:
+                    obstacles.append(error)
         out["obstacles"] = [{"code": e.code, "detail": e.detail, "hint": e.hint} for e in obstacles]
         return out
+
+    def _show_data(self, document: JobDocument, out: dict[str, Any]) -> None:
+        """Put into `out` which columns are read of which data, and what would leave."""
+        model = model_of(document, self._models)
+        out["columns"] = [feature.document() for feature in document.plan.features(model)]
+        datasets = [resolve(self._datasets, source) for source in document.sources]
+        out["dataset"] = datasets[0].document()
+        out["datasets"] = [dataset.document() for dataset in datasets]
+        program = make_program(document, self._datasets, model, [dataset.snapshot for dataset in datasets])
+        out["leaves"] = preview(document, program.layout(), model)
 
     def _check_approved(self, row: JobRow) -> str:
         approved = self._peers.approved()
@@ -490,46 +528,61 @@ class NodeJobs:
 
     def request_of(self, prefix: str) -> UseRequest:
         """Return what the first round of a job asks of this node's grant; for `grant explain`."""
-        return self._request_of(self.store.find(prefix))
+        row = self.store.find(prefix)
+        return self._requests_of(row, resolve(self._datasets, row.document.dataset))[0]
 
-    def _request_of(self, row: JobRow) -> UseRequest:
+    def _requests_of(self, row: JobRow, dataset: Dataset) -> list[UseRequest]:
+        """Return what the rounds of a job ask of a grant over one dataset, operation by operation."""
         document = row.document
-        return use_request(
-            document,
-            self._datasets.get(document.dataset),
-            self.member,
-            self._requester(document),
-            operation=f"{document.kind}.counts",
-            columns=document.columns,
-            round_=1,
-            members=document.members,
-            roster_changes=0,
-        )
+        columns = document.plan.columns(model_of(document, self._models))
+        return [
+            use_request(
+                document,
+                as_bound(self._datasets, dataset.name, dataset.snapshot),
+                self.member,
+                self._requester(document),
+                operation=operation,
+                columns=columns,
+                round_=at + 1,
+                members=document.members,
+                roster_changes=0,
+                read=columns,
+            )
+            for at, operation in enumerate(document.plan.operations())
+        ]
 
-    def _check_grant(self, row: JobRow, wanted: str = "") -> str:
-        """Return the id of the grant this member would compute under.
+    def _check_grants(self, row: JobRow, wanted: str = "") -> str:
+        """Return the id of the grant this member would compute under; the first one where it needs two."""
+        sources = [resolve(self._datasets, source) for source in row.document.sources]
+        grants = [self._check_grant(row, dataset, wanted) for dataset in sources]
+        return grants[0]
+
+    def _check_grant(self, row: JobRow, dataset: Dataset, wanted: str = "") -> str:
+        """Return the id of the grant this member would compute under over a dataset.
 
         Raises:
             ChaotianError: the denial of the named grant, of the newest one that covers the dataset, or NO_GRANT.
         """
         if row.document.proposer == self.member:
             return own_grant(row.document, self.member)
-        request = self._request_of(row)
+        requests = self._requests_of(row, dataset)
         first: Decision | None = None
         with self._database.read() as connection:
+            candidates = self._grants.covering(
+                connection, owner=self.member, grantee=requests[0].requester, dataset=dataset.name
+            )
             if wanted:
-                candidates = [self._grants.find(connection, wanted)]
-            else:
-                candidates = self._grants.covering(
-                    connection, owner=self.member, grantee=request.requester, dataset=request.dataset
-                )
+                named = self._grants.find(connection, wanted)
+                # One named grant may be for one of two datasets only.
+                candidates = [named] if len(row.document.sources) == 1 or named in candidates else candidates
             for record in candidates:
-                decision = self._grants.decide(connection, record.grant.id, request)
-                if decision.permitted:
+                decisions = [self._grants.decide(connection, record.grant.id, request) for request in requests]
+                denied = next((decision for decision in decisions if not decision.permitted), None)
+                if denied is None:
                     return record.grant.id
-                first = first or decision
+                first = first or denied
             if first is None:
-                raise self._no_grant(connection, request)
+                raise self._no_grant(connection, requests[0])
         first.check()
         raise AssertionError("a denial raises")
 
@@ -558,16 +611,20 @@ class NodeJobs:
             raise ChaotianError("NOT_PERMITTED", "this member does not take part", hint="See `chaotian job consent`.")
         states.follow(row.state, "accept")
         self._check_approved(row)
-        chosen = self._check_grant(row, grant)
-        dataset = self._datasets.get(document.dataset)
-        make_program(document, self._datasets, dataset.snapshot)  # fails now rather than in the middle of the job
+        model = model_of(document, self._models)
+        datasets = [resolve(self._datasets, source) for source in document.sources]
+        data = tuple(
+            Binding(dataset.name, dataset.snapshot, self._check_grant(row, dataset, grant)) for dataset in datasets
+        )
+        # What would stop the job in its middle stops it now.
+        make_program(document, self._datasets, model, [dataset.snapshot for dataset in datasets])
+        columns = document.plan.columns(model)
+        check_dates(entering(document, data), DatasetHistory(self._datasets), columns, document.min_rows)
         acceptance = Acceptance(
             space=document.space,
             job=row.id,
             member=self.member,
-            dataset=document.dataset,
-            snapshot=dataset.snapshot,
-            grant=chosen,
+            data=data,
             exposure_consent=exposure_consent,
             accepted=int(self._clock()),
         )
@@ -575,7 +632,7 @@ class NodeJobs:
         with self._database.begin() as connection:
             self.store.put(connection, row.id, ACCEPT, self.member, paper)
             self.store.follow(connection, row.id, "accept")
-            payload = {"grant": chosen, "snapshot": dataset.snapshot, "exposure_consent": exposure_consent}
+            payload = {"data": [vars(binding) for binding in data], "exposure_consent": exposure_consent}
             self._append(connection, EventType.JOB_ACCEPTED, document, payload)
             if exposure_consent:
                 self._append(connection, EventType.EXPOSURE_CONSENTED, document, {})

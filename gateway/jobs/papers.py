@@ -10,7 +10,7 @@ import base64
 import binascii
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from federation.errors import ChaotianError
@@ -66,14 +66,27 @@ def verify_proposal(paper: bytes, key: Verifier) -> JobDocument:
 
 
 @dataclass(frozen=True)
+class Binding:
+    """The rows that a member brings, and what lets it.
+
+    Args:
+        dataset: id of the dataset at this member, as the release ledger knows it.
+        snapshot: hash of the state of the dataset's rows, 64 hex digits.
+        grant: id of the grant it computes under, 64 hex digits.
+    """
+
+    dataset: str
+    snapshot: str
+    grant: str
+
+
+@dataclass(frozen=True)
 class Acceptance:
     """A member takes part.
 
     Args:
         space, job, member: who accepts what.
-        dataset: id of the dataset at this member, as the release ledger knows it.
-        snapshot: hash of the state of the dataset's rows at this time, 64 hex digits.
-        grant: id of the grant it computes under, 64 hex digits.
+        data: the rows it is bound to: one, or two where the job compares two dates, the first date first.
         exposure_consent: whether it agrees to be singled out by this job's results beside earlier ones.
         accepted: seconds since the epoch, UTC.
     """
@@ -81,24 +94,35 @@ class Acceptance:
     space: str
     job: str
     member: str
-    dataset: str
-    snapshot: str
-    grant: str
+    data: tuple[Binding, ...]
     exposure_consent: bool
     accepted: int
 
+    @property
+    def grant(self) -> str:
+        """The grant that terms and log name: that of the first binding."""
+        return self.data[0].grant
+
     def encode(self) -> bytes:
         """Return the canonical JSON that is signed."""
-        return canonical_json({"v": 1, **self.__dict__})
+        return canonical_json({"v": 1, **self.__dict__, "data": [binding.__dict__ for binding in self.data]})
 
     @classmethod
     def decode(cls, body: bytes) -> Acceptance:
         """Return the acceptance of `encode`; anything else is BAD_DOCUMENT."""
-        document = _exactly(body, cls, "an acceptance")
-        acceptance = cls(**document)
-        if not all(_HEX64.fullmatch(value) for value in (acceptance.job, acceptance.snapshot, acceptance.grant)):
+        document = parse_canonical_json(body, limit=_SMALL)
+        data = document.get("data") if isinstance(document, Mapping) else None
+        if not isinstance(data, list) or not 1 <= len(data) <= 2:
+            raise ChaotianError("BAD_DOCUMENT", "an acceptance names one or two datasets")
+        rest = {name: value for name, value in document.items() if name != "data"}
+        kinds = {"space": str, "job": str, "member": str, "exposure_consent": bool, "accepted": int}
+        values = _exactly(rest, kinds, "an acceptance")
+        names = {"dataset": str, "snapshot": str, "grant": str}
+        bindings = tuple(Binding(**_exactly(entry, names, "an acceptance", version=False)) for entry in data)
+        digests = [values["job"], *(digest for entry in bindings for digest in (entry.snapshot, entry.grant))]
+        if not all(_HEX64.fullmatch(value) for value in digests):
             raise ChaotianError("BAD_DOCUMENT", "an acceptance names job, snapshot and grant by 64 hex digits")
-        return acceptance
+        return cls(**values, data=bindings)
 
     def sign(self, signer: Signer) -> bytes:
         """Return the paper."""
@@ -121,7 +145,7 @@ class Consent:
     @classmethod
     def decode(cls, body: bytes) -> Consent:
         """Return the consent of `encode`; anything else is BAD_DOCUMENT."""
-        return cls(**_exactly(body, cls, "an exposure consent"))
+        return cls(**_exactly(parse_canonical_json(body, limit=_SMALL), _SIGNED, "an exposure consent"))
 
     def sign(self, signer: Signer) -> bytes:
         """Return the paper."""
@@ -144,22 +168,24 @@ class Cancellation:
     @classmethod
     def decode(cls, body: bytes) -> Cancellation:
         """Return the cancellation of `encode`; anything else is BAD_DOCUMENT."""
-        return cls(**_exactly(body, cls, "a cancellation"))
+        return cls(**_exactly(parse_canonical_json(body, limit=_SMALL), _SIGNED, "a cancellation"))
 
     def sign(self, signer: Signer) -> bytes:
         """Return the paper."""
         return sign_paper(CANCELLATION, self.encode(), signer)
 
 
-def _exactly(body: bytes, kind: Any, what: str) -> dict[str, Any]:
-    document = parse_canonical_json(body, limit=_SMALL)
-    names = {field.name: {"str": str, "int": int, "bool": bool}[str(field.type)] for field in fields(kind)}
-    if not isinstance(document, Mapping) or set(document) != {"v", *names} or document["v"] != 1:
+_SIGNED = {"space": str, "job": str, "member": str, "signed": int}
+
+
+def _exactly(document: Any, kinds: Mapping[str, type], what: str, *, version: bool = True) -> dict[str, Any]:
+    """Return the fields of an object that has exactly those of `kinds`, and `v` = 1 with `version`."""
+    known = {*kinds, "v"} if version else set(kinds)
+    if not isinstance(document, Mapping) or set(document) != known or (version and document["v"] != 1):
         raise ChaotianError("BAD_DOCUMENT", f"{what} has an unknown, missing or wrong field")
-    values = {name: document[name] for name in names}
-    if any(type(value) is not names[name] for name, value in values.items()):
+    if any(type(document[name]) is not kind for name, kind in kinds.items()):
         raise ChaotianError("BAD_DOCUMENT", f"{what} has a field of the wrong type")
-    return values
+    return {name: document[name] for name in kinds}
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from federation.errors import CATALOGUE, ChaotianError
 from federation.learning.frame import Frame, ScorecardSpec
 from federation.learning.model import Model
 from gateway.identity.names import check_name
+from gateway.jobs.plans import ScorecardPlan
 from gateway.lab.processes import CommandError, Member, Space, space
 from gateway.lab.training import Fit, OnStep
 
@@ -55,7 +56,7 @@ def fit_over_processes(frames: Mapping[str, Frame], spec: ScorecardSpec, *, on_s
     """Train the federated model among nodes in processes of their own.
 
     Args:
-        frames: training rows by member, complete.
+        frames: training rows by member; values may be missing where the parameters say how they count.
 
     Raises:
         ChaotianError: as a node or the platform says it.
@@ -183,6 +184,8 @@ def _schema(spec: ScorecardSpec) -> str:
     kinds = {feature.name: feature.type for feature in spec.features}
     for name in _columns(spec):
         lines += [f"[columns.{_text(name)}]", f'type = "{kinds.get(name, "integer")}"', 'disclosure = "aggregate"']
+        if name != spec.label and (spec.impute or spec.coding == "woe"):
+            lines.append("missing = true")
     return "\n".join(lines) + "\n"
 
 
@@ -193,19 +196,28 @@ def _write(path: Path, frame: Frame, spec: ScorecardSpec) -> None:
         if name == spec.label:
             columns.append([str(int(value)) for value in values])
         else:
-            columns.append([repr(value) if isinstance(value, float) else str(value) for value in values.tolist()])
+            columns.append([_cell(value) for value in values.tolist()])
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["row id", *_columns(spec)])
         writer.writerows(zip(frame.ids, *columns, strict=True))
 
 
+def _cell(value: Any) -> str:
+    """Return a value as CSV has it; a missing one is empty."""
+    if not isinstance(value, float):
+        return str(value)
+    return "" if value != value else repr(value)
+
+
 def _grant(grantee: str, spec: ScorecardSpec) -> str:
+    words = sorted({operation.partition(".")[0] for operation in ScorecardPlan(spec).operations()})
     return (
         f'grantee = "{grantee}"\nroles = ["bank"]\npurposes = ["model-validation"]\n'
         'legal_basis = "dsl-business-data"\nexp = "1d"\nduties = []\n[dataset]\nid = "rows"\n[columns]\n'
         + "".join(f'{_text(name)} = "aggregate"\n' for name in _columns(spec))
-        + f'[[ops]]\nop = "scorecard"\nmax_rounds = {spec.max_rounds}\n[quota]\ncalls = 10000\nper = "day"\n'
+        + f"[[ops]]\nop = {json.dumps(words)}\nmax_rounds = {ScorecardPlan(spec).max_rounds}\n"
+        '[quota]\ncalls = 10000\nper = "day"\n'
     )
 
 
@@ -215,14 +227,16 @@ def _job(members: list[str], spec: ScorecardSpec) -> str:
         'purpose = "model-validation"',
         'dataset = "rows"',
         f"members = {json.dumps(sorted(members))}",
-        f"label = {_text(spec.label)}",
-        f"penalty = {float(spec.penalty)!r}",
-        "holdout = 0.0",
-        f"max_rounds = {spec.max_rounds}",
         "stage_seconds = 60",
+        "[params]",
+        *(f"{_text(name)} = {_toml(value)}" for name, value in spec.document().items()),
     ]
-    for feature in spec.features:
-        lines += ["[[features]]", f"name = {_text(feature.name)}", f'type = "{feature.type}"']
-        if feature.type == "category":
-            lines.append(f"levels = {json.dumps(list(feature.levels))}")
     return "\n".join(lines) + "\n"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{_text(key)} = {_toml(part)}" for key, part in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    return _text(value) if isinstance(value, str) else repr(value)

@@ -102,10 +102,8 @@ class TrainSettings:
         both = sorted(set(self.drop) & set(self.category))
         if both:
             raise ChaotianError("USAGE", f"column {both[0]} is named by --drop and by --category")
-        if self.processes and (self.parameters.folds or self.parameters.missing):
-            what = "folds=K" if self.parameters.folds else "impute=mean"
-            what = "features=woe" if self.parameters.features == "woe" else what
-            raise ChaotianError("USAGE", f"{what} is for the lab in one process, without --processes")
+        if self.processes and self.parameters.folds:
+            raise ChaotianError("USAGE", "folds=K is for the lab in one process, without --processes")
         if self.test is not None and self.parameters.folds:
             raise ChaotianError("USAGE", "folds=K is for a run without --test, which splits the members' own rows")
 

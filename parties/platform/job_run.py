@@ -211,7 +211,7 @@ class JobRun:
             self.job,
             federation=federation_number(self.document.space),
             source=node_number(PLATFORM),
-            max_rounds=self.document.max_rounds + 8,  # the document's bound is on steps; counts and moments precede
+            max_rounds=self.document.plan.max_rounds,
             checkpoint=self._checkpoint,
             now=self._now,
             first=first,

@@ -76,15 +76,15 @@ def test_levels_are_not_summed_as_numbers_nor_numbers_counted_as_levels(kind, ta
     schema = parse_schema(f'id = "id"\n[columns.industry]\ntype = "{kind}"\n[columns.y]\ntype = "integer"'.encode())
     levels = 'levels = ["6201", "6202"]' if taken == "category" else ""
     toml = (
-        'kind = "scorecard"\npurpose = "p"\nmembers = ["a", "b", "c"]\ndataset = "loans"\nlabel = "y"\n'
-        f'[[features]]\nname = "industry"\ntype = "{taken}"\n{levels}'
+        'kind = "scorecard"\npurpose = "p"\nmembers = ["a", "b", "c"]\ndataset = "loans"\n[params]\nlabel = "y"\n'
+        f'[[params.features]]\nname = "industry"\ntype = "{taken}"\n{levels}'
     )
     document = from_toml(toml.encode(), space="s", proposer="a", nonce="0" * 32, created=1)
     if not refused:
-        check_types(document, schema)
+        check_types(document.plan.features(None), schema)
         return
     with pytest.raises(ChaotianError) as caught:
-        check_types(document, schema)
+        check_types(document.plan.features(None), schema)
     assert caught.value.code == "DATA_TYPE"
 
 
@@ -94,8 +94,8 @@ def test_a_row_does_not_change_sides_by_itself():
     seeds = (f"s{i}" for i in range(4000))
     found = next(seed for seed in seeds if held_out(["firm-7"], seed, 0.001)[0])
     assert held_out(ids, found, 0.001).sum() == 1  # control: the refusal of a second job would say who has firm-7
-    toml = 'kind = "scorecard"\npurpose = "p"\nmembers = ["a", "b", "c"]\ndataset = "loans"\nlabel = "y"\n'
-    toml += f'seed = "{found}"\nholdout = 0.001\n[[features]]\nname = "x"\ntype = "numeric"'
+    toml = 'kind = "scorecard"\npurpose = "p"\nmembers = ["a", "b", "c"]\ndataset = "loans"\n[params]\nlabel = "y"\n'
+    toml += f'seed = "{found}"\nholdout = 0.001\nfeatures = ["x"]'
     with pytest.raises(ChaotianError) as caught:
         from_toml(toml.encode(), space="s", proposer="a", nonce="0" * 32, created=1)
     assert caught.value.code == "BAD_DOCUMENT" and "holdout" in caught.value.detail

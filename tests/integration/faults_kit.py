@@ -23,6 +23,7 @@ from compose.space import CommandError, Member, Space
 from federation.errors import ChaotianError
 from gateway.cli.main import run
 from gateway.transport.local import LocalClient
+from tests.support.jobs_kit import to_toml
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "tests" / "data"
@@ -280,11 +281,11 @@ class Faulty(Space):
             "label": "y",
             "holdout": 0.0,
             "stage_seconds": 8.0,
-            "columns": COLUMNS,
+            "features": COLUMNS,
         } | changes
-        columns = fields.pop("columns")
+        params = {name: fields.pop(name) for name in ("label", "holdout", "features")}
         lines = [f"{name} = {json.dumps(value)}" for name, value in fields.items()]
-        lines += [f'[[features]]\nname = "{column}"\ntype = "numeric"' for column in columns]
+        lines += ["[params]", *(f"{name} = {to_toml(value)}" for name, value in params.items())]
         path = self.root / "job.toml"
         path.write_text("\n".join(lines) + "\n")
         return path

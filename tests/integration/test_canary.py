@@ -64,9 +64,8 @@ def run_job(here: Space, folder: Path) -> None:
         '[[ops]]\nop = "scorecard"\nmax_rounds = 40\n[quota]\ncalls = 50\nper = "day"\n'
     )
     (folder / "job.toml").write_text(
-        f'kind = "scorecard"\npurpose = "credit-risk-model"\ndataset = "loans"\nlabel = "bad"\nholdout = 0.2\n'
-        f'members = {json.dumps(BANKS)}\n[[features]]\nname = "amount"\ntype = "numeric"\n'
-        '[[features]]\nname = "ratio"\ntype = "numeric"\n'
+        f'kind = "scorecard"\npurpose = "credit-risk-model"\ndataset = "loans"\n'
+        f'members = {json.dumps(BANKS)}\n[params]\nlabel = "bad"\nholdout = 0.2\nfeatures = ["amount", "ratio"]\n'
     )
     north = here.members["north"]
     for member in here.members.values():

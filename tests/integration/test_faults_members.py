@@ -129,7 +129,7 @@ def test_a_job_that_does_not_fit_is_refused_before_anything_is_computed(faulty: 
     done = faulty.cli("platform", "job", "start", job)
     assert (done.status, done.code) == (3, "NOT_ACCEPTED") and done.hint
 
-    wrong = faulty.propose(columns=(*COLUMNS, "x99"))
+    wrong = faulty.propose(features=[{"name": name, "type": "numeric"} for name in (*COLUMNS, "x99")])
     done = faulty.cli("bank-1", "job", "accept", wrong)
     assert (done.status, done.code) == (2, "DATA_COLUMN") and "x99" in done.err
     done = faulty.cli("bank-2", "job", "accept", wrong)

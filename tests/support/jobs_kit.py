@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import json
 import logging
 import time
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from gateway.audit.log import AuditLog
 from gateway.datasets.book import DatasetBook
 from gateway.datasets.schema import parse_schema
 from gateway.grants.book import GrantBook
+from gateway.grants.catalogue import OPERATIONS
 from gateway.grants.document import Grant
 from gateway.grants.signed import GrantEnvelope
 from gateway.jobs.models import ModelStore
@@ -38,24 +40,33 @@ COLUMNS = ("x1", "x4", "x7", "x13", "x17")
 log = logging.getLogger("test")
 
 
+_COMMON = {
+    "kind", "purpose", "members", "exposed", "dataset", "after", "test", "min_members", "min_rows", "result_to",
+    "stage_seconds",
+}  # fmt: skip
+
+
 def job_toml(members=BANKS, **changes: Any) -> str:
+    """Return the TOML of a job: of a scorecard over `loans` unless `changes` say otherwise."""
     fields = {
-        "kind": "scorecard",
-        "purpose": "credit-risk-model",
-        "members": list(members),
-        "dataset": "loans",
-        "label": "y",
+        "kind": "scorecard", "purpose": "credit-risk-model", "members": list(members), "dataset": "loans",
         "stage_seconds": 5.0,
-    } | changes
-    lines = []
-    for name, value in fields.items():
-        if name == "features":
-            continue
-        text = str(value).replace("'", '"') if isinstance(value, list) else value
-        lines.append(f'{name} = "{text}"' if isinstance(value, str) else f"{name} = {text}")
-    for column in fields.get("features", COLUMNS):
-        lines.append(f'[[features]]\nname = "{column}"\ntype = "numeric"')
-    return "\n".join(lines)
+    } | changes  # fmt: skip
+    if fields["kind"] == "scorecard":
+        fields = {"label": "y", "features": list(COLUMNS), "seed": "1"} | fields
+    heads = [name for name in fields if name in _COMMON]
+    rest = [name for name in fields if name not in _COMMON]
+    lines = [f"{name} = {to_toml(fields[name])}" for name in heads]
+    return "\n".join([*lines, "[params]", *(f"{name} = {to_toml(fields[name])}" for name in rest)])
+
+
+def to_toml(value: Any) -> str:
+    """Return a value as TOML writes it within a line."""
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{json.dumps(key)} = {to_toml(part)}" for key, part in value.items()) + " }"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(to_toml, value)) + "]"
+    return json.dumps(value)
 
 
 class Wire:
@@ -231,16 +242,17 @@ class Space:
         dataset = self.banks[owner].datasets.get("loans")
         now = int(self.clock())
         operation = {
-            "op": "scorecard", "out": "total", "min_members": 3, "min_rows": 30, "max_rounds": 60,
+            "out": "total", "min_members": 3, "min_rows": 30, "max_rounds": 60,
             "max_roster_changes": 1, "result_to": "members",
         }  # fmt: skip
+        limits, operations = changes.pop("op", {}), sorted(changes.pop("operations", OPERATIONS))
         document = {
             "v": 1, "iv": SystemEntropy().bytes(16).hex(), "space": SPACE, "owner": owner, "grantee": grantee,
             "grantee_keys": [self.keys[grantee].fingerprint.hex()], "roles": ["bank"],
             "dataset": {"id": "loans", "schema": dataset.schema_digest, "grade": 5},
             "columns": {column.name: "aggregate" for column in dataset.schema.columns},
             "purposes": ["credit-risk-model"], "legal_basis": {"basis": "dsl-business-data", "reference": ""},
-            "ops": [operation | changes.pop("op", {})], "quota": {"calls": 1000, "per": "day"},
+            "ops": [{"op": op} | operation | limits for op in operations], "quota": {"calls": 1000, "per": "day"},
             "nbf": now - 3600, "exp": now + 86_400, "duties": [],
             "revocation": {"by": "owner", "queries": "stop", "training": "stop"},
         } | changes  # fmt: skip

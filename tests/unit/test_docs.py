@@ -94,8 +94,10 @@ def test_what_the_banks_page_writes_fits_together() -> None:
     assert len(job.members) == 4 and (grant.owner, grant.grantee) == ("bank-b", job.proposer)
     assert grant.dataset.id == job.dataset and job.purpose in grant.purposes
     described = {column.name for column in schema.columns}
-    assert set(job.columns) <= described and set(job.columns) <= set(grant.columns)
-    assert schema.label == job.label
+    columns = set(job.plan.columns(None))
+    assert columns <= described and columns <= set(grant.columns)
+    assert all(grant.operation(operation) for operation in job.plan.operations())
+    assert schema.label == job.params["label"]
 
 
 def test_error_codes_in_documents_are_in_the_catalogue() -> None:

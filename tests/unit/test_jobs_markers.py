@@ -72,7 +72,7 @@ def make(folder: Path, **changes):
     options = {
         "member": "bank-a", "database": database, "store": JobStore(database, lambda: 1.0),
         "log": AuditLog(database, Identity(), folder / "log", clock=lambda: 1.0), "gate": Gate(),
-        "rows": Rows("loans", "3" * 64, "{}"), "history": History(), "columns": lambda: ("x", "y"),
+        "rows": (Rows("loans", "3" * 64, "{}"),), "history": History(), "columns": lambda: ("x", "y"),
         "max_roster_changes": 1, "approved": lambda: APPROVED, "clock": lambda: 1.0,
     } | changes  # fmt: skip
     return SqlMarkers(**options), database
@@ -182,11 +182,11 @@ def test_rows_are_compared_on_the_common_columns_and_once(tmp_path):
     markers, _ = make(tmp_path)
     markers.released(terms_of())
     history, now = History(changed=7), Rows("loans", "4" * 64, "{}")
-    other, _ = make(tmp_path, history=history, rows=now, columns=lambda: ("y", "z"))
+    other, _ = make(tmp_path, history=history, rows=(now,), columns=lambda: ("y", "z"))
     refused("RELEASE_DIFFERENCE", other.released, terms_of(job="5" * 64))
     refused("RELEASE_DIFFERENCE", other.released, terms_of(2, job="5" * 64))
     assert history.asked == [(Rows("loans", "3" * 64, "{}"), now, frozenset({"y"}))]
-    enough, _ = make(tmp_path, history=History(changed=30), rows=now, columns=lambda: ("y", "z"))
+    enough, _ = make(tmp_path, history=History(changed=30), rows=(now,), columns=lambda: ("y", "z"))
     enough.released(terms_of(job="5" * 64))
 
 

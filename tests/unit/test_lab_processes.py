@@ -49,7 +49,7 @@ def test_names_of_nodes():
         assert error.value.code == "USAGE"
 
 
-@pytest.mark.parametrize("given", ["folds=3", "impute=mean"])
+@pytest.mark.parametrize("given", ["folds=3"])
 def test_what_nodes_cannot_do_is_said_before_any_starts(tmp_path, given):
     with pytest.raises(ChaotianError) as error:
         TrainSettings(

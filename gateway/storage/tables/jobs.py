@@ -42,7 +42,7 @@ job_answers = Table(
     Column("answered", Float, nullable=False),
 )
 
-# Second marker of a round, and the release ledger: one row for each released total.
+# Second marker of a round, and the release ledger: one row for each released total and each dataset that entered it.
 job_releases = Table(
     "job_releases",
     metadata,
@@ -50,6 +50,7 @@ job_releases = Table(
     Column("job", String(64), nullable=False),
     Column("round", Integer, nullable=False),
     Column("purpose", String(64), nullable=False),
+    Column("part", Integer, nullable=False),  # 0, or 1 for the rows of the second of two dates
     Column("attempt", Integer, nullable=False),
     Column("dataset", String(64), nullable=False),
     Column("operation", String(64), nullable=False),
@@ -59,7 +60,7 @@ job_releases = Table(
     Column("selection", Text, nullable=False),  # which of its rows
     Column("terms", LargeBinary, nullable=False),  # hash
     Column("released", Float, nullable=False),
-    UniqueConstraint("job", "round", "purpose"),
+    UniqueConstraint("job", "round", "purpose", "part"),
     Index("ix_job_releases_key", "dataset", "operation"),
 )
 

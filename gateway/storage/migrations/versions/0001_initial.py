@@ -135,6 +135,7 @@ def upgrade() -> None:
         sa.Column("job", sa.String(length=64), nullable=False),
         sa.Column("round", sa.Integer(), nullable=False),
         sa.Column("purpose", sa.String(length=64), nullable=False),
+        sa.Column("part", sa.Integer(), nullable=False),
         sa.Column("attempt", sa.Integer(), nullable=False),
         sa.Column("dataset", sa.String(length=64), nullable=False),
         sa.Column("operation", sa.String(length=64), nullable=False),
@@ -145,7 +146,7 @@ def upgrade() -> None:
         sa.Column("terms", sa.LargeBinary(), nullable=False),
         sa.Column("released", sa.Float(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_job_releases")),
-        sa.UniqueConstraint("job", "round", "purpose", name=op.f("uq_job_releases_job_round_purpose")),
+        sa.UniqueConstraint("job", "round", "purpose", "part", name=op.f("uq_job_releases_job_round_purpose_part")),
     )
     with op.batch_alter_table("job_releases", schema=None) as batch_op:
         batch_op.create_index("ix_job_releases_key", ["dataset", "operation"], unique=False)
