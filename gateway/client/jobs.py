@@ -19,7 +19,8 @@ from gateway.jobs import states
 
 WAIT_SECONDS = 3600.0
 LOOK_SECONDS = 0.4  # between two looks at a job that runs
-LOOK_DEADLINE = 30.0  # for one look
+LOOK_DEADLINE = 30.0  # for one look, and what the last one has at least: a busy node is not an absent one
+LOOK_LEAST = 5.0
 PASSING = ("PLATFORM_UNREACHABLE", "BACKPRESSURE", "DEADLINE")  # a job outlives these; whoever waits for it does too
 STAGES = ("advertise_keys", "share_keys", "masked_input", "consistency", "unmask", "result")
 
@@ -125,7 +126,7 @@ class Job:
     def look(self, method: str, left: float) -> dict[str, Any] | None:
         """Return what `method` answers; None where something is in the way that passes."""
         try:
-            return self._call(method, min(LOOK_DEADLINE, left))
+            return self._call(method, min(LOOK_DEADLINE, left + LOOK_LEAST))
         except ChaotianError as error:
             if error.code not in PASSING:
                 raise
@@ -178,11 +179,12 @@ class Waiting:
     def __init__(self, shown: Callable[[Mapping[str, Any] | None], None], deadline: float) -> None:
         self._shown, self._deadline = shown, check_deadline(deadline)
         self._end = time.monotonic() + self._deadline
+        self._last: Mapping[str, Any] | None = None
 
     @property
     def left(self) -> float:
-        """Seconds that are left, a little more than none."""
-        return max(self._end - time.monotonic(), 0.05)
+        """Seconds that are left."""
+        return max(self._end - time.monotonic(), 0.0)
 
     @property
     def pause(self) -> float:
@@ -196,16 +198,17 @@ class Waiting:
             ChaotianError: DEADLINE, or how the job ended.
         """
         self._shown(seen)
+        self._last = seen or self._last
         if seen is not None and self._over(seen):
             return True
         if time.monotonic() >= self._end:
-            raise ChaotianError("DEADLINE", *self._late(seen))
+            raise ChaotianError("DEADLINE", f"after {self._deadline:g} s {self._late(self._last)}")
         return False
 
     def _over(self, seen: Mapping[str, Any]) -> bool:
         raise NotImplementedError
 
-    def _late(self, seen: Mapping[str, Any] | None) -> tuple[str]:
+    def _late(self, seen: Mapping[str, Any] | None) -> str:
         raise NotImplementedError
 
 
@@ -219,9 +222,9 @@ class Ending(Waiting):
         _refuse_end(seen["state"], seen["code"], own["detail"] or seen["detail"])
         return True
 
-    def _late(self, seen: Mapping[str, Any] | None) -> tuple[str]:
+    def _late(self, seen: Mapping[str, Any] | None) -> str:
         state = seen["state"] if seen is not None else "out of sight"
-        return (f"after {self._deadline:g} s the job is {state}; it runs on without anybody who waits",)
+        return f"the job is {state}; it needs nobody who waits"
 
 
 class Acceptances(Waiting):
@@ -234,9 +237,8 @@ class Acceptances(Waiting):
             _refuse_end(seen["state"], seen["code"], seen["detail"])
         return seen["state"] in (states.RUNNING, states.DONE) or not _missing(seen)
 
-    def _late(self, seen: Mapping[str, Any] | None) -> tuple[str]:
-        who = ", ".join(_missing(seen)) if seen is not None else "unknown: the platform is away"
-        return (f"after {self._deadline:g} s these have not accepted: {who}",)
+    def _late(self, seen: Mapping[str, Any] | None) -> str:
+        return f"{', '.join(_missing(seen)) if seen is not None else 'somebody'} has not accepted"
 
 
 def _missing(seen: Mapping[str, Any]) -> list[str]:
