@@ -185,7 +185,7 @@ def _schema(spec: ScorecardSpec) -> str:
     for name in _columns(spec):
         lines += [f"[columns.{_text(name)}]", f'type = "{kinds.get(name, "integer")}"', 'disclosure = "aggregate"']
         if name != spec.label and (spec.impute or spec.coding == "woe"):
-            lines.append("missing = true")
+            lines.append('missing = "allow"')
     return "\n".join(lines) + "\n"
 
 
