@@ -7,7 +7,7 @@ in but purpose and names. The card lies beside the model and names its version, 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from federation.errors import ChaotianError
@@ -26,15 +26,19 @@ class ModelCard:
     Args:
         model: version.
         job: id of the job that made it.
-        purpose: what it was made for; a use for anything else is outside of the grants.
-        dataset: name of the dataset at every member.
-        members: who brought rows.
+        purpose: what it was made for; a use for anything else is outside of the grants. Empty where it is not known.
+        dataset: name of the dataset at every member, or empty.
+        members: who brought rows; empty where it is not known.
         as_of: day of the data, where all members state the same; else empty.
         label: what is predicted: the chance that it is 1.
         rows, bads: pooled training rows.
+        training: how it was fitted: penalty, share held out, smallest cell, rounds, log-loss.
         columns: name, kind and, for bins, information value of every column.
+        coefficients: name, value, standard error, z, p, variance inflation factor (None: not known); intercept first.
+        points: scale and points of every bin; None for a model without points.
         left_out: columns of the job that tell nothing.
-        evaluations: figures of the model, as documents of `evaluate` jobs.
+        evaluations: figures of the model over all members' rows, as documents of `evaluate` jobs.
+        own: figures on this member's own held-out rows, which stay at home; None elsewhere.
         limits: what to know before using it.
     """
 
@@ -47,14 +51,31 @@ class ModelCard:
     label: str
     rows: int
     bads: int
+    training: Mapping[str, Any]
     columns: tuple[Mapping[str, Any], ...]
+    coefficients: tuple[Mapping[str, Any], ...]
+    points: Mapping[str, Any] | None
     left_out: tuple[str, ...]
     evaluations: tuple[Mapping[str, Any], ...]
+    own: Mapping[str, Any] | None
     limits: tuple[str, ...]
 
     @classmethod
-    def of(cls, model: Model, *, purpose: str, dataset: str, members: Sequence[str], as_of: str = "") -> ModelCard:
-        """Return the card of a model that has not been evaluated yet."""
+    def of(
+        cls,
+        model: Model,
+        *,
+        purpose: str = "",
+        dataset: str = "",
+        members: Sequence[str] = (),
+        as_of: str = "",
+        own: Mapping[str, Any] | None = None,
+    ) -> ModelCard:
+        """Return the card of a model that has not been evaluated yet.
+
+        Args:
+            own: {"rows", "bads", "federated", "local"} as `compare` returns it.
+        """
         document, training = model.document, model.document["training"]
         return cls(
             model=model.version,
@@ -66,9 +87,13 @@ class ModelCard:
             label=model.label,
             rows=training["rows"],
             bads=training["bads"],
+            training=_training(model),
             columns=tuple(_column(part) for part in model.coding.parts),
+            coefficients=tuple(asdict(line) for line in model.coefficients),
+            points=document.get("points"),
             left_out=tuple(document.get("left_out", ())),
             evaluations=(),
+            own=own,
             limits=tuple(_limits(model)),
         )
 
@@ -78,9 +103,13 @@ class ModelCard:
         Raises:
             ChaotianError: MODEL_HASH where they are those of another model.
         """
-        if evaluation.model != self.model:
+        return self.with_figures(evaluation.document())
+
+    def with_figures(self, figures: Mapping[str, Any]) -> ModelCard:
+        """Return the card with the document of an evaluation, likewise."""
+        if figures.get("model") != self.model:
             raise ChaotianError("MODEL_HASH", "the figures are those of another model")
-        return replace(self, evaluations=(*self.evaluations, evaluation.document()))
+        return replace(self, evaluations=(*self.evaluations, figures))
 
     def document(self) -> dict[str, Any]:
         """Return the card as JSON."""
@@ -97,11 +126,30 @@ class ModelCard:
                 "rows": self.rows,
                 "bads": self.bads,
             },
+            "training": dict(self.training),
             "columns": [dict(column) for column in self.columns],
+            "coefficients": [dict(line) for line in self.coefficients],
+            "points": None if self.points is None else dict(self.points),
             "left_out": list(self.left_out),
             "evaluations": [dict(evaluation) for evaluation in self.evaluations],
+            "own": None if self.own is None else dict(self.own),
             "limits": list(self.limits),
         }
+
+
+def _training(model: Model) -> dict[str, Any]:
+    document, last = model.document, model.document["convergence"]["history"][-1]
+    binned = any(isinstance(part, ColumnBins) for part in model.coding.parts)
+    return {
+        "coding": "woe" if binned else "raw",
+        "penalty": document["penalty"],
+        "holdout": document["training"].get("holdout"),
+        "min_rows": document["training"]["min_rows"],
+        "rounds": len(document["convergence"]["history"]),
+        "log_loss": float(last["log_loss"]),
+        "gradient": float(last["gradient"]),
+        "standard_errors": document["standard_errors"],
+    }
 
 
 def _column(part: Any) -> dict[str, Any]:

@@ -91,6 +91,71 @@ def export(
     typer.echo(f"{out}: model {model.version}")
 
 
+@app.command("import")
+def import_model(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A model file that another member exported.")],
+    home: HomeOption = None,
+) -> None:
+    """Take a model file into this home, so that jobs may name the model. Its hash is checked."""
+    from gateway.jobs.models import ModelStore, read_model
+
+    path = resolve_home(home)
+    if not path.is_dir():
+        raise ChaotianError("CONFIG", f"there is no home at {path}")
+    version = ModelStore(path).save(read_model(file))
+    typer.echo(f"model {version}")
+    typer.echo("compare all its digits with those its maker names, by another way than the file came")
+
+
+@app.command("card")
+def card(
+    model_id: ModelArgument,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The .html, .md or .json file to write; printed if left out.")
+    ] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make the model card: what the model was made of, how well it does, its coefficients, points and limits."""
+    from gateway.cli.model_card import card_of, footer, write_card
+
+    model = find_model(model_id, home)
+    made, in_use = card_of(model, home)
+    if out is not None:
+        write_card(made, in_use, out)
+        typer.echo(f"{out}: card of model {model.version[:12]}")
+    elif as_json:
+        print_json(made.document())
+    else:
+        from gateway.reports.card import card_markdown
+
+        typer.echo(card_markdown(made, footer(model.version), in_use), nl=False)
+
+
+@app.command("report")
+def report(
+    model_id: ModelArgument,
+    out: Annotated[Path | None, typer.Option("--out", help="The .html or .json file to write.")] = None,
+    data: Annotated[
+        str, typer.Option("--data", help="Dataset of this home with outcomes; the own held-out rows if left out.")
+    ] = "",
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Report what joining was worth to this member: its own model beside the federated one, on its own rows."""
+    from gateway.cli.model_report import print_report, report_of, write_report
+
+    made = report_of(find_model(model_id, home), home, data)
+    if out is not None:
+        write_report(made, out)
+    if as_json:
+        print_json(made.document)
+    else:
+        print_report(made)
+        if out is not None:
+            typer.echo(f"{out}: report of model {made.model.version[:12]}")
+
+
 @app.command("score", hidden=True)
 def score(
     model_id: Annotated[str, typer.Option("--model", metavar="ID|FILE", help="Id of a model, or a model file.")],

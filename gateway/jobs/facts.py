@@ -70,8 +70,7 @@ def _evaluations(store: JobStore, version: str) -> list[Mapping[str, Any]]:
     """Return the figures of finished `evaluate` jobs of a model, the oldest first."""
     found = []
     for row in reversed(store.all()):
-        if row.document.kind == "evaluate" and row.result is not None:
-            figures = row.result.get("evaluation", row.result)
-            if isinstance(figures, Mapping) and figures.get("model") == version:
-                found.append(figures)
+        figures = (row.result or {}).get("result")
+        if row.document.kind == "evaluate" and isinstance(figures, Mapping) and figures.get("model") == version:
+            found.append(figures)
     return found

@@ -52,8 +52,8 @@ class FederatedScorecard(ClassifierMixin, BaseEstimator):
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Return the estimator as it is; that X has the model's columns is checked, its values are not."""
-        names = getattr(X, "columns", None)
-        missing = [name for name in self.columns if name not in names] if names is not None else []
+        columns, names = self.columns, getattr(X, "columns", None)
+        missing = [name for name in columns if name not in names] if names is not None else []
         if missing:
             raise DataError("DATA_COLUMN", f"X: column {missing[0]} is missing")
         return self
@@ -73,6 +73,8 @@ class FederatedScorecard(ClassifierMixin, BaseEstimator):
 
     def predict(self, X: Any) -> NDArray[np.int64]:
         """Return 1 where the probability of being bad is at least `threshold`, else 0 (rows)."""
+        if isinstance(self.threshold, bool) or not isinstance(self.threshold, int | float):
+            raise DataError("USAGE", "threshold is a number")
         return (self._score(X).probability >= self.threshold).astype(np.int64)
 
     @property
