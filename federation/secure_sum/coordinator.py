@@ -354,9 +354,14 @@ class CoordinatorRound:
     # --- 3 masked_input ------------------------------------------------------------------------------------
 
     def _take_masked_input(self, at: _Attempt, member: str, reply: bytes) -> None:
-        data, signed_by = unpack_views(m.MASKED_INPUT, reply, 2)
-        vector, signature = as_vector(at.terms, data), bytes(signed_by)
-        vector_digest = hashlib.sha256(data).digest()
+        data, claimed, signed_by = unpack_views(m.MASKED_INPUT, reply, 3)
+        vector, vector_digest, signature = as_vector(at.terms, data), bytes(claimed), bytes(signed_by)
+        # Whoever adds the inputs up again compares them with their digests; where nobody does, a wrong digest shows
+        # nothing that a wrong vector would not, and hashing would be a tenth of the round.
+        if self._keeps_inputs(at) and hashlib.sha256(data).digest() != vector_digest:
+            raise ChaotianError("SIGNATURE", "a masked input is not the one its member signed", member=member)
+        if len(vector_digest) != 32:
+            raise ChaotianError("MALFORMED", "a digest has 32 bytes", member=member)
         signed = m.masked_body(at.terms, at.adverts_hash, member, vector_digest)
         self._keys[member].verify(m.MASKED, signed, signature, member=member)
         at.digests[member], at.signatures[member] = vector_digest, signature

@@ -428,7 +428,7 @@ class MemberJob:
             attempt.signature = self._signer.sign(
                 m.MASKED, m.masked_body(terms, attempt.adverts_hash, self.member, digest)
             )
-            return [attempt.signature]
+            return [digest, attempt.signature]
 
         return pack_in_place(m.MASKED_INPUT, terms.layout.byte_length, write)
 

@@ -75,7 +75,7 @@ class Evil:
         for name in members or terms.members:
             body = pack_map("masked_input", {sender: parcels[sender][name] for sender in terms.members})
             reply = self.ask(name, "masked_input", wrap(terms.hash(), body))
-            data, signature = unpack("chaotian/masked-input/v1", reply, 2)
+            data, _, signature = unpack("chaotian/masked-input/v1", reply, 3)
             out[name] = data, signature
         return out
 

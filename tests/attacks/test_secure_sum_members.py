@@ -105,7 +105,17 @@ CHEATS = {
     "a parcel of a megabyte": parcel_to_a(lambda p: (bytes(1 << 20), p.commitment, None)),
     "a commitment cut short": parcel_to_a(lambda p: (p.sealed, p.commitment[:5], None)),
     "a vector cut short": {
-        "masked_input": lambda o, t, r: pack(m.MASKED_INPUT, [unpack(m.MASKED_INPUT, r)[0][:-1], b""])
+        "masked_input": lambda o, t, r: pack(m.MASKED_INPUT, [unpack(m.MASKED_INPUT, r)[0][:-1], bytes(32), b""])
+    },
+    "another vector than the one signed": {
+        "masked_input": lambda o, t, r: pack(
+            m.MASKED_INPUT, [bytes(len(unpack(m.MASKED_INPUT, r)[0])), *unpack(m.MASKED_INPUT, r)[1:]]
+        )
+    },
+    "a digest cut short": {
+        "masked_input": lambda o, t, r: pack(
+            m.MASKED_INPUT, [unpack(m.MASKED_INPUT, r)[0], b"", unpack(m.MASKED_INPUT, r)[2]]
+        )
     },
     "a masked input of somebody else's": {"masked_input": lambda o, t, r: o.replies["a", "masked_input"]},
     "a statement not signed": {"consistency": statement},
