@@ -14,28 +14,26 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from sqlalchemy import Connection
-
 from federation.errors import ChaotianError
-from federation.primitives.encoding import canonical_json, parse_canonical_json, unpack
+from federation.primitives.encoding import canonical_json, parse_canonical_json, unpack, unpack_views
 from federation.primitives.entropy import Entropy
 from federation.primitives.signing import Signer, Verifier
 from gateway.audit.events import Event, EventType
-from gateway.datasets.book import Dataset, DatasetBook
+from gateway.datasets.book import DatasetBook
 from gateway.grants.book import GrantBook
-from gateway.grants.decision import Decision, UseRequest
+from gateway.grants.decision import UseRequest
 from gateway.jobs import states
+from gateway.jobs.arrays import TAG
 from gateway.jobs.data import (
     DatasetHistory,
     Requester,
-    as_bound,
     check_dates,
     entering,
     model_of,
     resolve,
-    use_request,
 )
 from gateway.jobs.document import JobDocument, from_toml
+from gateway.jobs.granting import Granting
 from gateway.jobs.lookups import lookups_of
 from gateway.jobs.member import (
     Home,
@@ -44,7 +42,6 @@ from gateway.jobs.member import (
     check_bindings,
     check_proposal,
     make_program,
-    own_grant,
     verified_acceptances,
 )
 from gateway.jobs.models import ModelStore
@@ -170,6 +167,8 @@ class NodeJobs:
             requester=self._requester,
         )
 
+        self._granting = Granting(self._home)
+
     @property
     def member(self) -> str:
         """This node's member."""
@@ -180,6 +179,7 @@ class NodeJobs:
         self._link.on("job.bundle", self.on_bundle)
         self._link.on("job.position", self.on_position)
         self._link.on("job.stage", self.on_stage)
+        self._link.on("job.arrays", self.on_arrays)
 
     async def start(self) -> None:
         """Nothing to start: running jobs are built when the platform asks for their first stage."""
@@ -351,6 +351,18 @@ class NodeJobs:
         running.executor.submit(running.after_stage)
         return reply
 
+    async def on_arrays(self, payload: bytes) -> bytes:
+        """Take what a `fedavg` job offers before a round, in the job's own thread."""
+        try:
+            job = bytes(unpack_views(TAG, payload, 3)[0]).decode("ascii")
+        except UnicodeDecodeError:
+            raise ChaotianError("MALFORMED", "an envelope names its job in ASCII") from None
+        running = await self._runner(job)
+        loop = asyncio.get_running_loop()
+        reply = await loop.run_in_executor(running.executor, running.arrays, payload)
+        running.executor.submit(running.after_stage)
+        return reply
+
     async def _runner(self, job: str) -> RunningJob:
         running = self._running.get(job)
         if running is None:
@@ -410,6 +422,8 @@ class NodeJobs:
             result["model"] = self._models.save(outcome.model)
             result["holdout"] = dict(outcome.own)
             result["training"] = dict(outcome.model.document["training"])
+        if outcome.arrays and outcome.result is not None:
+            result["arrays"] = self._models.save_arrays(str(outcome.result["arrays"]), outcome.arrays)
         if outcome.result is not None:
             result["result"], result["own"] = dict(outcome.result), dict(outcome.own)
             finished["result"] = hashlib.sha256(canonical_json(result["result"])).hexdigest()
@@ -496,7 +510,7 @@ class NodeJobs:
             self._show_data(document, out)
         except ChaotianError as error:
             obstacles.append(error)
-        for check in (self._check_approved, self._check_grants):
+        for check in (self._check_approved, self._granting.first):
             try:
                 out["grant"] = check(row) or out["grant"]
             except ChaotianError as error:
@@ -529,75 +543,7 @@ class NodeJobs:
     def request_of(self, prefix: str) -> UseRequest:
         """Return what the first round of a job asks of this node's grant; for `grant explain`."""
         row = self.store.find(prefix)
-        return self._requests_of(row, resolve(self._datasets, row.document.dataset))[0]
-
-    def _requests_of(self, row: JobRow, dataset: Dataset) -> list[UseRequest]:
-        """Return what the rounds of a job ask of a grant over one dataset, operation by operation."""
-        document = row.document
-        columns = document.plan.columns(model_of(document, self._models))
-        return [
-            use_request(
-                document,
-                as_bound(self._datasets, dataset.name, dataset.snapshot),
-                self.member,
-                self._requester(document),
-                operation=operation,
-                columns=columns,
-                round_=at + 1,
-                members=document.members,
-                roster_changes=0,
-                read=columns,
-            )
-            for at, operation in enumerate(document.plan.operations())
-        ]
-
-    def _check_grants(self, row: JobRow, wanted: str = "") -> str:
-        """Return the id of the grant this member would compute under; the first one where it needs two."""
-        sources = [resolve(self._datasets, source) for source in row.document.sources]
-        grants = [self._check_grant(row, dataset, wanted) for dataset in sources]
-        return grants[0]
-
-    def _check_grant(self, row: JobRow, dataset: Dataset, wanted: str = "") -> str:
-        """Return the id of the grant this member would compute under over a dataset.
-
-        Raises:
-            ChaotianError: the denial of the named grant, of the newest one that covers the dataset, or NO_GRANT.
-        """
-        if row.document.proposer == self.member:
-            return own_grant(row.document, self.member)
-        requests = self._requests_of(row, dataset)
-        first: Decision | None = None
-        with self._database.read() as connection:
-            candidates = self._grants.covering(
-                connection, owner=self.member, grantee=requests[0].requester, dataset=dataset.name
-            )
-            if wanted:
-                named = self._grants.find(connection, wanted)
-                # One named grant may be for one of two datasets only.
-                candidates = [named] if len(row.document.sources) == 1 or named in candidates else candidates
-            for record in candidates:
-                decisions = [self._grants.decide(connection, record.grant.id, request) for request in requests]
-                denied = next((decision for decision in decisions if not decision.permitted), None)
-                if denied is None:
-                    return record.grant.id
-                first = first or denied
-            if first is None:
-                raise self._no_grant(connection, requests[0])
-        first.check()
-        raise AssertionError("a denial raises")
-
-    def _no_grant(self, connection: Connection, request: UseRequest) -> ChaotianError:
-        """Return the error where no grant in force covers a job, with who has to do what."""
-        to = request.requester
-        hint = f"Propose one to {to}: `chaotian grant propose FILE`; it counts once {to} has accepted it."
-        for record in self._grants.records(connection, state="proposed"):
-            grant = record.grant
-            if (grant.owner, grant.grantee, grant.dataset.id) == (self.member, request.requester, request.dataset):
-                who = request.requester if record.proposer == self.member else "this member"
-                hint = f"One is proposed and waits until {who} accepts it: `chaotian grant accept {grant.id[:12]}`."
-                break
-        what = f"no grant in force lets {request.requester} use {request.dataset} for {request.purpose}"
-        return ChaotianError("NO_GRANT", what, hint=hint)
+        return self._granting.requests(row, resolve(self._datasets, row.document.dataset))[0]
 
     async def accept(self, prefix: str, *, exposure_consent: bool = False, grant: str = "") -> dict[str, Any]:
         """Accept a job: signed, bound to the present rows of the dataset and to a grant; sent to the platform."""
@@ -614,7 +560,7 @@ class NodeJobs:
         model = model_of(document, self._models)
         datasets = [resolve(self._datasets, source) for source in document.sources]
         data = tuple(
-            Binding(dataset.name, dataset.snapshot, self._check_grant(row, dataset, grant)) for dataset in datasets
+            Binding(dataset.name, dataset.snapshot, self._granting.choose(row, dataset, grant)) for dataset in datasets
         )
         # What would stop the job in its middle stops it now.
         make_program(document, self._datasets, model, [dataset.snapshot for dataset in datasets])
