@@ -230,6 +230,11 @@ class FedAvg:
         return self._round
 
     @property
+    def awaiting(self) -> bool:
+        """Whether what follows from the last total is still to come."""
+        return self._awaiting
+
+    @property
     def arrays(self) -> Arrays:
         """The arrays of the next round, or the trained ones when done.
 

@@ -180,6 +180,9 @@ class JobDocument:
         if bool(self.after) != ("after" in self.plan.uses):
             use = "the rows at the second date" if not self.after else "nothing: it has one date"
             raise _bad("after", f"for the kind {self.kind} {use}")
+        noise = self.plan.noise(len(self.members))
+        if noise is not None and noise.honest >= self.min_members:
+            raise _bad("params.noise.honest", f"fewer members than min_members, which is {self.min_members}")
         if canonical_json(self.plan.params()) != canonical_json(dict(self.params)):
             # One content, one id: what a plan would fill in must stand there already.
             raise _bad("params", "every parameter of the kind, defaults included, and no other")

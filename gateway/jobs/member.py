@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from sqlalchemy import Connection
 
 from federation.errors import Blame, ChaotianError
+from federation.learning.fedavg import FedAvg
 from federation.learning.frame import Feature
 from federation.learning.model import Model
 from federation.primitives.encoding import digest, parse_canonical_json
@@ -28,6 +29,7 @@ from gateway.datasets.book import DatasetBook
 from gateway.datasets.schema import Schema
 from gateway.grants.book import GrantBook
 from gateway.grants.decision import UseRequest
+from gateway.jobs import arrays
 from gateway.jobs.data import (
     DatasetHistory,
     Gates,
@@ -255,6 +257,30 @@ class RunningJob:
         self.received, self.sent = self.received + len(envelope), self.sent + len(reply)
         return seal_stage(REPLY, home.space, job, home.member, home.platform, reply, home.signer)
 
+    def arrays(self, envelope: bytes) -> bytes:
+        """Take what is offered before a round of a `fedavg` job; return what is needed and where this member stands.
+
+        Raises:
+            ChaotianError: WRONG_ARRAYS for arrays that this member would never train on; LOST; MALFORMED.
+        """
+        home = self.home
+        job, body = open_stage(arrays.TAG, home.space, home.platform, home.member, envelope, self._coordinator())
+        if job != self.job:
+            raise ChaotianError("MALFORMED", "an envelope names another job")
+        self.received += len(envelope)
+        try:
+            member, program = self._ready()
+            if not isinstance(program, FedAvg):
+                raise ChaotianError("MALFORMED", "this job takes no arrays")
+            needs, moved = arrays.take(program, body)
+            if moved:
+                member.moved()
+                self._save_arrays(program)
+        except ChaotianError as error:
+            self._refused("arrays", error)
+            raise
+        return arrays.answer(needs, self.position())
+
     def _coordinator(self) -> Verifier:
         """Return the platform's identity key, from the directory as it was a moment ago at most."""
         now = self.home.monotonic()
@@ -267,7 +293,8 @@ class RunningJob:
         member = self.member
         if member is None or self._finished:
             return
-        if member.failure is not None or member.program.done():
+        awaiting = isinstance(self.program, FedAvg) and self.program.awaiting  # the last arrays are still to come
+        if member.failure is not None or (member.program.done() and not awaiting):
             self._finished = True
             self._ended(self, member.failure)
 
@@ -295,7 +322,9 @@ class RunningJob:
             self.home.logger.error("job %s stage %s: unforeseen %s", job[:12], stage, type(error).__name__)
             raise ChaotianError("INTERNAL") from None
         if stage == "result" and not self._finished:
-            self._save_position(member.snapshot())
+            self._write(self.position_file, member.snapshot())
+            if isinstance(self.program, FedAvg):
+                self._save_arrays(self.program)
         return reply
 
     def _refused(self, stage: str, error: ChaotianError) -> None:
@@ -362,6 +391,8 @@ class RunningJob:
             result_to=document.result_to,
             grants={name: acceptance.grant for name, acceptance in acceptances.items()},
             max_roster_changes=changes,
+            unverified=not document.plan.verified(document.result_to),
+            noise=document.plan.noise(len(document.members)),
         )
         member = MemberJob(
             member=home.member, view=view, signer=home.signer, program=program, markers=markers, entropy=home.entropy
@@ -369,6 +400,8 @@ class RunningJob:
         position = self._latest_position(markers)
         if position is not None:
             member.restore(position)
+            if isinstance(program, FedAvg):
+                program.resume(self._read(self.arrays_file))
         self.member, self.program, self._markers = member, program, markers
 
     def _gate(self, document: JobDocument, binding: Binding, program: JobProgram, read: Sequence[str]) -> GrantGate:
@@ -419,20 +452,36 @@ class RunningJob:
         """Where the position after the last result is kept until the job ends here."""
         return self.home.folder / f"{self.job}.position"
 
-    def _save_position(self, snapshot: bytes) -> None:
-        """Write the position without waiting for the disk: the next first marker makes it durable.
+    @property
+    def arrays_file(self) -> Path:
+        """Where the arrays of a `fedavg` job are kept beside the position, which holds their hash."""
+        return self.home.folder / f"{self.job}.arrays"
+
+    def _save_arrays(self, program: FedAvg) -> None:
+        self._write(self.arrays_file, program.checkpoint())
+
+    def _write(self, path: Path, data: bytes) -> None:
+        """Write a file without waiting for the disk: the next first marker makes the position durable.
 
         Should the file be lost or old, the member starts from the position of the last answered round; should it be
         wrong, its hash is not what the terms say and it is refused.
         """
-        temporary = self.position_file.with_suffix(".new")
+        temporary = path.with_suffix(f"{path.suffix}.new")
         try:
             self.home.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-                file.write(snapshot)
-            temporary.replace(self.position_file)
+                file.write(data)
+            temporary.replace(path)
         except OSError as error:
             self.home.logger.warning("job %s: position not written (%s)", self.job[:12], os.strerror(error.errno or 0))
+
+    @staticmethod
+    def _read(path: Path) -> bytes:
+        """Return what a file holds, nothing where there is none."""
+        try:
+            return path.read_bytes()
+        except OSError:
+            return b""
 
     def _latest_position(self, markers: SqlMarkers) -> bytes | None:
         """Return the newer of the position on file and that of the last first marker."""
@@ -440,15 +489,13 @@ class RunningJob:
         return max(found, key=_round_of, default=None)
 
     def _read_position(self) -> bytes | None:
-        try:
-            data = self.position_file.read_bytes()
-            return data if _round_of(data) > 0 else None
-        except OSError:
-            return None
+        data = self._read(self.position_file)
+        return data if data and _round_of(data) > 0 else None
 
     def forget_position(self) -> None:
-        """Delete the position file."""
+        """Delete the position file, and the arrays beside it."""
         self.position_file.unlink(missing_ok=True)
+        self.arrays_file.unlink(missing_ok=True)
 
 
 def _round_of(position: bytes) -> int:

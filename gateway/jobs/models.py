@@ -34,6 +34,17 @@ class ModelStore:
                 raise
         return model.version
 
+    def save_arrays(self, identifier: str, data: bytes) -> str:
+        """Keep the trained arrays of a `fedavg` job (an .npz file), durably; return their place below the home.
+
+        Args:
+            identifier: hash of the arrays, 64 hex digits.
+        """
+        make_private_directory(self._folder)
+        path = self._folder / f"{identifier}.npz"
+        write_atomic(path, data, replace=True)
+        return f"{FOLDER}/{path.name}"
+
     def get(self, text: str) -> Model:
         """Return the model whose id begins with `text`, or the one of the job whose id does.
 

@@ -20,7 +20,7 @@ from federation.learning.holdout import held_out
 from federation.learning.model import Model
 from federation.primitives.encoding import canonical_json, parse_canonical_json
 from federation.secure_sum.program import Program
-from federation.secure_sum.terms import Layout
+from federation.secure_sum.terms import Layout, Noise
 
 # Who holds a row out is known from its identifier and the seed. With any share a proposer could choose both so that
 # one firm alone changes sides, and read from who refuses (RELEASE_DIFFERENCE) which bank has it.
@@ -70,11 +70,13 @@ class Outcome:
         result: the pooled result as JSON, equal at all members; None where it is the model.
         own: figures on the own rows, which never leave this member.
         model: the trained model.
+        arrays: trained arrays as an .npz file.
     """
 
     result: Mapping[str, Any] | None = None
     own: Mapping[str, Any] = field(default_factory=dict)
     model: Model | None = None
+    arrays: bytes = b""
 
 
 class JobProgram(Program, Protocol):
@@ -115,6 +117,14 @@ class JobPlan(ABC):
     def model(self) -> str:
         """Version of the model that every member must hold, 64 hex digits, or empty."""
         return ""
+
+    def verified(self, result_to: str) -> bool:
+        """Whether members add the transcript of every total up again."""
+        return True
+
+    def noise(self, members: int) -> Noise | None:
+        """Return the noise that every member adds in every round, for a largest roster of so many."""
+        return None
 
     @property
     @abstractmethod

@@ -9,6 +9,13 @@ from federation.secure_sum.terms import Claims, Layout
 from gateway.jobs.document import JobDocument
 from gateway.jobs.plan import Round
 
+_MASKED = "every vector under masks that only the sum of all members takes off"
+_PLATFORM = {
+    "members": f"{_MASKED}, and then still encrypted",
+    "platform": f"{_MASKED}, and the total in clear",
+    "both": f"{_MASKED}, and the total in clear",
+}
+
 
 def preview(document: JobDocument, first: Layout, model: Model | None) -> dict[str, Any]:
     """Return what would leave, to whom, what can be read from it, and what holds for this number of members.
@@ -18,12 +25,15 @@ def preview(document: JobDocument, first: Layout, model: Model | None) -> dict[s
         model: the model that the job names.
     """
     n = len(document.members)
+    noise = document.plan.noise(n)
     return {
         "rounds": [_round(entry, n) for entry in document.plan.rounds(first, n, model)],
         "to": {
-            "platform": "every vector under masks that only the sum of all members takes off, and then still encrypted",
+            "platform": _PLATFORM[document.result_to],
             "members": f"the totals over all members: {', '.join(document.members)}",
         },
+        "noise": None if noise is None else noise.document(),
+        "verified": document.plan.verified(document.result_to),
         "stays": "rows, identifiers, own sums, figures on the own rows, and which of the own rows are held out",
         "leaks": list(document.plan.leaks),
         "floors": {"min_members": document.min_members, "min_rows": document.min_rows},

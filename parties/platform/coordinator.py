@@ -38,6 +38,7 @@ from gateway.jobs.store import CONSENT as CONSENTS
 from gateway.storage.base import Database
 from gateway.transport.ports import Caller, PlatformHandler
 from parties.platform.job_run import PLATFORM, JobRun, Requests
+from parties.platform.mean_run import MeanRun
 from parties.platform.runs import RunStore
 
 ROLES = ("bank",)
@@ -45,6 +46,7 @@ PUSH_SECONDS = 20.0
 MAX_OPEN = 200  # proposals of one member that have not ended
 MAX_A_DAY = 250  # proposals of one member, ended ones included: each is kept, here and at every member it names
 MAX_RUNS = 8
+RUNS = {"fedavg": MeanRun}  # kinds that are not driven by the members' word alone
 
 
 class Hub(Requests, Protocol):
@@ -369,7 +371,7 @@ class Coordinator:
             if not event.is_set():
                 loop.call_soon_threadsafe(event.set)
 
-        return JobRun(
+        return RUNS.get(row.document.kind, JobRun)(
             row.document,
             hub=self._hub,
             loop=loop,

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from federation.errors import ChaotianError
 from federation.primitives.encoding import canonical_json, parse_canonical_json
@@ -172,13 +172,25 @@ class JobRun:
                     raise reply
                 positions[member] = Position.decode(reply, member)
             except ChaotianError as error:
-                self._logger.warning("job %s: %s cannot take part: %s", self.job[:12], member, error)
-                self.progress.losses.append(
-                    {"round": 0, "member": member, "attempt": 0, "stage": "position", "code": error.code}
-                )
+                self.note_absent(member, error)
                 if error.code not in AWAY and self._run is not None and self._run.phase.round == 0:
                     # Before anything was released a member's reason is everybody's: it needs a person, not a retry.
                     raise ChaotianError(error.code, error.detail, hint=error.hint, member=member) from None
+        self.take_positions(positions)
+
+    def note_absent(self, member: str, error: ChaotianError) -> None:
+        """Note why a member does not say where it stands."""
+        self._logger.warning("job %s: %s cannot take part: %s", self.job[:12], member, error)
+        self.progress.losses.append(
+            {"round": self.progress.round, "member": member, "attempt": 0, "stage": "position", "code": error.code}
+        )
+
+    def take_positions(self, positions: Mapping[str, Position]) -> None:
+        """Go on from the furthest position that enough members share.
+
+        Raises:
+            ChaotianError: TOO_FEW_MEMBERS, STATE_MISMATCH, or the code that the job ended with there.
+        """
         floor = max(MIN_ROSTER, self.document.min_members)
         if len(positions) < floor:
             raise ChaotianError("TOO_FEW_MEMBERS", f"{len(positions)} members can take part, {floor} are needed")
@@ -193,20 +205,7 @@ class JobRun:
         first = self._first_phase()
         if first.done:
             return
-        grid = NodeStreamGrid(
-            space=self.document.space,
-            job=self.job,
-            loop=self._loop,
-            hub=self._hub,
-            signer=self._signer,
-            platform=PLATFORM,
-            keys=self._keys,
-            rounds=self,
-            stage_seconds=self.document.stage_seconds,
-            progress=self.progress,
-            now=self._now,
-        )
-        self._grid = grid
+        grid = self._grid = NodeStreamGrid(rounds=self, **self._grid_settings())
         strategy = PhaseStrategy(
             self.job,
             federation=federation_number(self.document.space),
@@ -219,12 +218,35 @@ class JobRun:
         app = ServerApp()
 
         def main(grid: Grid, context: Context) -> None:
-            strategy.start(grid=grid, timeout=8 * 6 * self.document.stage_seconds)
+            strategy.start(grid=grid, timeout=self._round_seconds)
 
+        self._run_app(app, main, grid)
+
+    def _run_app(self, app: ServerApp, main: Callable[[Grid, Context], None], grid: Grid) -> None:
         app.main()(main)
         if self._cancelled:
             raise ChaotianError(self._cancelled)
         app(grid, job_context(self.job, node_number(PLATFORM)))
+
+    @property
+    def _round_seconds(self) -> float:
+        """What a round may take: its six stages, a few times over."""
+        return 8 * 6 * self.document.stage_seconds
+
+    def _grid_settings(self) -> dict[str, Any]:
+        """Return what the grid of any kind of job needs."""
+        return {
+            "space": self.document.space,
+            "job": self.job,
+            "loop": self._loop,
+            "hub": self._hub,
+            "signer": self._signer,
+            "platform": PLATFORM,
+            "keys": self._keys,
+            "stage_seconds": self.document.stage_seconds,
+            "progress": self.progress,
+            "now": self._now,
+        }
 
     def _first_phase(self) -> Phase:
         assert self._run is not None
@@ -263,6 +285,8 @@ class JobRun:
             min_rows=document.min_rows,
             grants=self._grants,
             result_to=document.result_to,
+            verified=document.plan.verified(document.result_to),
+            noise=document.plan.noise(len(document.members)),
             first_attempt=self._run.first_attempt,
         )
         current = self._round(plan)

@@ -26,6 +26,7 @@ class Run:
         members: who is still in.
         operation: operation kind of the next round.
         journal: record of a round in unmask, or None.
+        model: what a `fedavg` job goes on from, or None.
     """
 
     job: str
@@ -34,6 +35,7 @@ class Run:
     members: tuple[str, ...]
     operation: str
     journal: bytes | None
+    model: bytes | None = None
 
     @property
     def first_attempt(self) -> int:
@@ -62,11 +64,21 @@ class RunStore:
             starts = row.starts + 1
             connection.execute(update(job_runs).where(job_runs.c.job == job).values(starts=starts))
             phase, operation = _phase(row.phase)
-            return Run(job, starts, phase, tuple(json.loads(row.members)), operation, row.journal)
+            return Run(job, starts, phase, tuple(json.loads(row.members)), operation, row.journal, row.model)
 
-    def checkpoint(self, job: str, phase: Phase, members: tuple[str, ...], operation: str) -> None:
+    def checkpoint(
+        self, job: str, phase: Phase, members: tuple[str, ...], operation: str, model: bytes | None = None
+    ) -> None:
         """Keep the status after a round; the journal of that round ends with it."""
-        self._set(job, phase=_text(phase, operation), members=json.dumps(list(members)), journal=None)
+        text = json.dumps(list(members))
+        self._set(job, phase=_text(phase, operation), members=text, journal=None, model=model)
+
+    def model(self, job: str) -> bytes | None:
+        """Return what the last checkpoint of a `fedavg` job kept, or None."""
+        with self._database.read() as connection:
+            query = select(job_runs.c.model).where(job_runs.c.job == job)
+            found: bytes | None = connection.execute(query).scalar_one_or_none()
+        return found
 
     def save_progress(self, job: str, progress: dict[str, Any]) -> None:
         """Keep the progress of a run that ended."""

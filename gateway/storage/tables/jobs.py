@@ -73,5 +73,6 @@ job_runs = Table(
     Column("phase", Text, nullable=False),
     Column("members", Text, nullable=False),
     Column("journal", LargeBinary),
+    Column("model", LargeBinary),  # arrays, step memory and last total of a fedavg job
     Column("progress", Text, nullable=False, server_default=""),
 )

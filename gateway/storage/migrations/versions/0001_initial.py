@@ -322,6 +322,7 @@ def upgrade() -> None:
         sa.Column("phase", sa.Text(), nullable=False),
         sa.Column("members", sa.Text(), nullable=False),
         sa.Column("journal", sa.LargeBinary(), nullable=True),
+        sa.Column("model", sa.LargeBinary(), nullable=True),
         sa.Column("progress", sa.Text(), server_default="", nullable=False),
         sa.ForeignKeyConstraint(["job"], ["jobs.id"], name=op.f("fk_job_runs_job_jobs")),
         sa.PrimaryKeyConstraint("job", name=op.f("pk_job_runs")),
