@@ -338,7 +338,7 @@ class Rounds:
     def closed(self, round_: int, outcome: RoundOutcome) -> None:
         """Refuse a round in which somebody was lost: it would not be comparable."""
         if outcome.error or outcome.losses:
-            raise ChaotianError("INTERNAL", f"a round of the bench ended with {outcome.error or 'a loss'}")
+            raise ChaotianError("INTERNAL", f"a round of the bench ended with {outcome.error} {outcome.losses}")
 
 
 class PlainGrid(NoGrid):

@@ -52,6 +52,17 @@ WRITTEN = {
     "binning": {"params": {"label": "bad", "features": FEATURES, "edges": {"amount": [1, 2.5]}, "monotone": "auto"}},
     "scorecard": {"params": {"label": "bad", "features": FEATURES, "coding": "woe", "seed": 7}, "test": "others@2"},
     "evaluate": {"params": {"model": MODEL, "rows": "holdout", "holdout": 0.3}},
+    "fedavg": {
+        "params": {
+            "app": "mlp",
+            "digest": "0" * 64,
+            "label": "bad",
+            "features": FEATURES,
+            "layers": [{"name": "w1", "shape": [3, 4], "clip": 1}],
+            "noise": {"multiplier": 2, "honest": 2},
+            "config": {"epochs": 2, "learning-rate": 0.05, "center": [0, 1.5]},
+        }
+    },
     "stability": {"params": {"model": MODEL}, "dataset": "loans@2024-12-31", "after": "loans@2025-06-30"},
 }
 
@@ -97,6 +108,7 @@ def test_every_kind_has_one_form(kind):
         ("scorecard", ["columns.histogram", "binning.counts", "scorecard.newton"]),
         ("evaluate", ["evaluate.scores"]),
         ("stability", ["stability.counts"]),
+        ("fedavg", ["fedavg.update"]),
     ],
 )
 def test_every_operation_is_one_a_grant_can_name(kind, operations):
