@@ -11,6 +11,7 @@ Example:
 from federation.errors import ChaotianError
 from gateway.client import documents, lab
 from gateway.client.asynchronous import AsyncClient, AsyncJob, connect_async
+from gateway.client.data import check
 from gateway.client.jobs import Job
 from gateway.client.results import JobResult, JobView
 from gateway.client.scoring import score
@@ -24,6 +25,7 @@ __all__ = [
     "Job",
     "JobResult",
     "JobView",
+    "check",
     "connect",
     "connect_async",
     "documents",

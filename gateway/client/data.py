@@ -153,10 +153,7 @@ class Data:
         Raises:
             ChaotianError: DATA_SOURCE, DATA_COLUMN where they cannot be read as a table at all.
         """
-        source, meaning = as_rows(rows, "the data frame", schema, table, sheet, password), read_schema(schema)
-        with bar(progress) as show:
-            report = DatasetBook.check(source, meaning, lambda share, what: show(what, share, 1.0))
-        return CheckReport(report)
+        return check(rows, schema, table=table, sheet=sheet, password=password, progress=progress)
 
     def add(
         self,
@@ -287,6 +284,22 @@ class Features:
             features=features,
             join=join,
         )
+
+
+def check(
+    rows: Rows,
+    schema: Schema | Document,
+    *,
+    table: str = "",
+    sheet: str = "",
+    password: str = "",
+    progress: bool = True,
+) -> CheckReport:
+    """Check rows against a schema; as `Data.check`, without any node."""
+    source, meaning = as_rows(rows, "the data frame", schema, table, sheet, password), read_schema(schema)
+    with bar(progress) as show:
+        report = DatasetBook.check(source, meaning, lambda share, what: show(what, share, 1.0))
+    return CheckReport(report)
 
 
 def open_book(connection: Connection) -> DatasetBook:

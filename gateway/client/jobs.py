@@ -260,7 +260,7 @@ def watcher(progress: Progress) -> Iterator[Callable[[Mapping[str, Any] | None],
         progress: as for `Job.wait`.
     """
     told = progress if callable(progress) else None
-    with bar(progress is True) as show:
+    with bar(progress is True, keep=True) as show:
 
         def see(seen: Mapping[str, Any] | None) -> None:
             if seen is None:

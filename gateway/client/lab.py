@@ -10,7 +10,7 @@ Example:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from federation.primitives.entropy import SystemEntropy
 from gateway.client import tables
 from gateway.client.data import as_rows
 from gateway.client.progress import bar
-from gateway.client.results import facts_html, list_html, table_html
+from gateway.client.results import Plot, facts_html, list_html, table_html
 from gateway.datasets.sources import Source
 from gateway.lab import output
 from gateway.lab.nodes import fit_over_processes, node_names
@@ -32,32 +32,12 @@ from gateway.lab.settings import Parameters, TrainSettings, parse_parameters
 from gateway.lab.training import TrainResult
 from gateway.lab.training import train as run
 from gateway.reports.benefit import together
-from gateway.reports.page import fragment
 from gateway.reports.training import training_sections
 from gateway.scoring.estimator import FederatedScorecard
 
 Rows = pd.DataFrame | Path | str
 """A data frame, or the path of a CSV or Parquet file."""
 INDEX = "row id"  # the identifier of rows that have none but the index
-
-
-@dataclass(frozen=True)
-class Plot:
-    """A section of the report with its plots and tables; a notebook draws it.
-
-    Args:
-        name: `benefit`, `separation`, `coefficients`, `convergence` or `cost`.
-        html: the section, without a style.
-    """
-
-    name: str
-    html: str
-
-    def __repr__(self) -> str:
-        return f"<Plot {self.name}>"
-
-    def _repr_html_(self) -> str:
-        return fragment(self.html)
 
 
 class LabResult:

@@ -19,11 +19,15 @@ def clean(text: str) -> str:
 
 
 @contextmanager
-def bar(wanted: bool = True) -> Iterator[Show]:
-    """Give a function that shows what is being done, where somebody looks and it is `wanted`."""
+def bar(wanted: bool = True, *, keep: bool = False) -> Iterator[Show]:
+    """Give a function that shows what is being done, where somebody looks and it is `wanted`.
+
+    Args:
+        keep: whether what was shown last stays in a notebook.
+    """
     notebook = _notebook() if wanted else None
     if notebook is not None:
-        with _in_notebook(notebook) as show:
+        with _in_notebook(notebook, keep) as show:
             yield show
     elif wanted and sys.stderr.isatty():
         with _in_terminal() as show:
@@ -47,7 +51,7 @@ def _notebook() -> Any:
 
 
 @contextmanager
-def _in_notebook(display: Any) -> Iterator[Show]:
+def _in_notebook(display: Any, keep: bool) -> Iterator[Show]:
     handle = display.display(display.HTML(""), display_id=True)
     last = ""
 
@@ -63,6 +67,8 @@ def _in_notebook(display: Any) -> Iterator[Show]:
             last = text
 
     yield show
+    if not keep:
+        handle.update(display.HTML(""))
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,29 @@ from federation.errors import ChaotianError
 from federation.learning.model import Model
 from gateway.client import tables
 from gateway.jobs.models import ModelStore
+from gateway.reports.evaluation import evaluation_sections
+from gateway.reports.page import fragment
+from gateway.reports.training import training_sections
 from gateway.scoring.estimator import FederatedScorecard
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A section of the report with its plots and tables; a notebook draws it.
+
+    Args:
+        name: what it shows.
+        html: the section, without a style.
+    """
+
+    name: str
+    html: str
+
+    def __repr__(self) -> str:
+        return f"<Plot {self.name}>"
+
+    def _repr_html_(self) -> str:
+        return fragment(self.html)
 
 
 class JobView:
@@ -191,6 +214,17 @@ class JobResult:
                 if error.code != "NOT_FOUND":
                     raise
         return out
+
+    @cached_property
+    def plots(self) -> dict[str, Plot]:
+        """Plots this result has: `coefficients` and `convergence` of a scorecard, `calibration` and `gain`."""
+        sections: dict[str, str] = {}
+        if self.document.get("model"):
+            found = training_sections(model=self.model, benefit=None, whole=None, members={}, cost={"bytes": {}})
+            sections |= {name: found[name] for name in ("coefficients", "convergence")}
+        figures = tables.find_format(self.document, tables.EVALUATION)
+        sections |= evaluation_sections(figures) if figures is not None else {}
+        return {name: Plot(name, part) for name, part in sections.items() if part}
 
     def __repr__(self) -> str:
         return f"<JobResult {self.document['id'][:12]}: {', '.join(self.tables) or 'no tables'}>"

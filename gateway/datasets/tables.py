@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -26,7 +26,6 @@ CONNECT_SECONDS = 10
 STATEMENT_SECONDS = 600
 _CHUNK = 100_000
 _SETTINGS = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false", "threads": "2"}
-QUIET = "SET enable_progress_bar = false"  # DuckDB's own would write over ours
 # Of libpq's parameters those that may stand in an address; passwords come from elsewhere, `options` is ours.
 _ALLOWED = {
     "host",
@@ -107,6 +106,15 @@ class OwnersTable:
             folder.rmdir()
 
 
+def be_quiet(connection: Any) -> None:
+    """Switch DuckDB's own progress bar off, which would write over ours."""
+    import duckdb
+
+    # Refused in a notebook without ipywidgets, where there cannot be one anyway.
+    with suppress(duckdb.InvalidInputException):
+        connection.execute("SET enable_progress_bar = false")
+
+
 @contextmanager
 def open_table(source: Source) -> Iterator[OwnersTable]:
     """Give the table that `source` names, for as long as the connection lives.
@@ -132,7 +140,7 @@ def _memory(source: Source) -> Iterator[OwnersTable]:
     rows = _arrow(source)
     with _errors(source.name):
         backend = ibis.duckdb.connect(":memory:", **_SETTINGS)
-        backend.con.execute(QUIET)
+        be_quiet(backend.con)
     try:
         with _errors(source.name):
             backend.con.register("frame", rows)
@@ -188,7 +196,7 @@ def _file(source: Source) -> Iterator[OwnersTable]:
         settings["enable_external_access"] = "false"  # a view of the file's must not reach out
     with _errors(path.name):
         backend = ibis.duckdb.connect(str(path) if database else ":memory:", read_only=database, **settings)
-        backend.con.execute(QUIET)
+        be_quiet(backend.con)
     try:
         with _errors(path.name):
             table = _named(backend, source.table) if database else backend.read_parquet(str(path))

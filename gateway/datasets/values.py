@@ -20,7 +20,7 @@ from federation.learning.frame import Frame
 from gateway.datasets.faults import Progress, Report, no_progress
 from gateway.datasets.schema import Schema
 from gateway.datasets.sources import Source, check_source, load_source, row_order
-from gateway.datasets.tables import QUIET
+from gateway.datasets.tables import be_quiet
 from gateway.storage.files import make_private_directory
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class ValueStore:
             import ibis
 
             backend = ibis.duckdb.from_connection(connection)
-            connection.execute(QUIET)
+            be_quiet(connection)
 
             def stored(snapshot: str, of: Schema) -> Any:
                 return _named(backend.table(_table(snapshot)), of)
@@ -215,7 +215,7 @@ def compute_rows(
     import ibis
 
     with _errors(), _connect(":memory:", read_only=False) as connection:
-        connection.execute(QUIET)
+        be_quiet(connection)
         load_source(connection, source, schema, "incoming")
         outcome = make(_named(ibis.duckdb.from_connection(connection).table("incoming"), schema))
         picked = outcome.select(**{f"c{place}": outcome[name] for place, name in enumerate(columns)})
