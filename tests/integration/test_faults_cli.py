@@ -95,6 +95,20 @@ VERBS: tuple[tuple[str, ...], ...] = (
     ("model", "export", "FILE", "--out", "NEW"),
     ("model", "score", "--model", "FILE", "--data", "CSV", "--out", "NEW"),
     ("model", "score", "--model", "ID", "--data", "FILE", "--out", "NEW"),
+    ("model", "use", "FILE", "--purpose", "credit-risk-model"),
+    ("model", "use", "ID", "--purpose", "TEXT"),
+    ("model", "rollback", "--purpose", "TEXT", "--label", "TEXT"),
+    ("model", "history", "--home", "FILE"),
+    ("model", "card", "FILE", "--out", "NEW"),
+    ("model", "card", "ID"),
+    ("model", "report", "FILE", "--out", "NEW"),
+    ("model", "report", "ID", "--data", "TEXT"),
+    ("score", "FILE", "CSV", "--out", "NEW"),
+    ("score", "FILE", "--out", "NEW"),
+    ("score", "ID", "FILE", "--out", "NEW"),
+    ("score", "TEXT", "--out", "NEW"),
+    ("score", "TEXT", "TEXT", "--out", "NEW", "--schema", "FILE"),
+    ("score", "CSV", "--out", "NEW", "--reasons", "TEXT"),
     ("lab", "train", "--job", "TEXT", "--split", "rows", "--member", "a=x.csv", "--out", "NEW"),
     ("lab", "train", "--job", "scorecard", "--split", "rows", "--member", "TEXT", "--test", "FILE", "--out", "NEW"),
     ("lab", "train", "--job", "scorecard", "--split", "rows", "--member", "a=CSV", "--id", "id", "--label", "y",
@@ -203,7 +217,7 @@ def unlisted() -> list[tuple[str, ...]]:
     known, found = {verb[:2] for verb in VERBS}, []
     for name in group.list_commands(context):
         _, real, _ = group.resolve_command(context, [name])
-        for verb, command in real.commands.items():
+        for verb, command in getattr(real, "commands", {}).items():  # none: a verb of one word, all listed above
             if (name, verb) in known:
                 continue
             words = [name, verb]
