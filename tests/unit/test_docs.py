@@ -125,7 +125,7 @@ def test_every_code_that_is_raised_is_in_the_catalogue() -> None:
 
 DISTRIBUTIONS = {
     "argon2": "argon2-cffi", "google": "protobuf", "grpc": "grpcio", "grpc_health": "grpcio-health-checking",
-    "ibis": "ibis-framework", "sklearn": "scikit-learn",
+    "ibis": "ibis-framework", "nacl": "pynacl", "sklearn": "scikit-learn", "tomli_w": "tomli-w",
 }  # fmt: skip
 
 
