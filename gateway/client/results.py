@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -130,6 +130,8 @@ class JobResult:
         >>> result.scorecard.predict_proba(applicants)
     """
 
+    TABLES = ("own", "coefficients", "information", "bins", "profile", "evaluation", "deciles", "stability")
+
     def __init__(self, document: Mapping[str, Any], home: Path) -> None:
         self.document = document
         self._home = home
@@ -196,20 +198,10 @@ class JobResult:
     @cached_property
     def tables(self) -> dict[str, pd.DataFrame]:
         """All tables this result has, by name."""
-        parts: dict[str, Callable[[], pd.DataFrame]] = {
-            "own": lambda: self.own,
-            "coefficients": lambda: self.coefficients,
-            "information": lambda: self.information,
-            "bins": lambda: self.bins,
-            "profile": lambda: self.profile,
-            "evaluation": lambda: self.evaluation,
-            "deciles": lambda: self.deciles,
-            "stability": lambda: self.stability,
-        }
         out = {}
-        for name, make in parts.items():
+        for name in self.TABLES:
             try:
-                out[name] = make()
+                out[name] = getattr(self, name)
             except ChaotianError as error:
                 if error.code != "NOT_FOUND":
                     raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,10 @@ import pandas as pd
 import pytest
 
 from federation.errors import ChaotianError
-from gateway.client import Client, documents, lab
+from gateway.client import Client, Job, documents, lab
+from gateway.client.books import Grants, Members, Models
+from gateway.client.data import Data, Features
+from gateway.client.jobs import Jobs
 from gateway.client.progress import bar, clean
 from gateway.client.results import JobResult
 from gateway.datasets.features import keep_features
@@ -20,6 +24,7 @@ from gateway.lab.training import train as train_files
 from tests.support.entropy import SeededEntropy
 from tests.support.scorecards import DATA
 
+ROOT = DATA.parents[1]
 BANKS = ("bank-1", "bank-2", "bank-3")
 
 
@@ -186,3 +191,22 @@ def test_a_bar_shows_nothing_where_nobody_looks(capsys) -> None:
         show("working", 1, 2)
     assert capsys.readouterr() == ("", "")
     assert clean("a\x1b[31mb\n") == "a [31mb "
+
+
+def test_the_page_of_the_client_is_true() -> None:
+    """Its Python parses, and every method in its tables is there."""
+    page = (ROOT / "docs/client.md").read_text()
+    blocks = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
+    assert len(blocks) >= 5
+    for block in blocks:
+        compile(block, "docs/client.md", "exec")
+    parts = {"data": Data, "features": Features, "members": Members, "grants": Grants, "jobs": Jobs, "models": Models}
+    rows = dict(re.findall(r"^\| `client\.([a-z]+)` \| (.*) \|$", page, re.M))
+    assert set(rows) == set(parts)
+    for name, part in parts.items():
+        listed = set(re.findall(r"`([a-z_ ]+)`", rows[name].partition(";")[0])[0].split())
+        assert listed == {m for m in vars(part) if not m.startswith("_")}, name
+    of_job = set(re.findall(r"has `([a-z_ ]+)`", rows["jobs"])[0].split())
+    assert of_job == {m for m in vars(Job) if not m.startswith("_")} - {"look"}
+    tables = set(re.findall(r"`([a-z]+)`", " ".join(re.findall(r"^\| (`.*?) \| `", page, re.M))))
+    assert tables == set(JobResult.TABLES)
