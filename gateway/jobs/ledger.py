@@ -1,8 +1,12 @@
 """The release ledger: may this roster's total be released, beside everything that was released before?
 
 Two totals over nearly the same rows or members show their difference. The rule (docs/protocols/jobs.md) compares the
-release at hand with every earlier one of another job over the same dataset, the same kind of operation and an
+release at hand with every earlier one of another job over the same dataset, the same class of operation and an
 overlapping set of columns; coefficients, penalty, edges and job id make no difference to it.
+
+Operations that count or sum columns as they are make one class: a histogram of four banks beside the counts of a
+profile of three shows the fourth just as well as a second histogram would. What is summed at derived coefficients
+(`scorecard.newton`) or is trained is compared with its own kind alone.
 """
 
 from __future__ import annotations
@@ -11,6 +15,24 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from federation.errors import ChaotianError
+
+COUNTING = frozenset(
+    {
+        "binning.counts",
+        "columns.histogram",
+        "evaluate.scores",
+        "profile.counts",
+        "profile.moments",
+        "scorecard.counts",
+        "scorecard.moments",
+        "stability.counts",
+    }
+)
+
+
+def class_of(operation: str) -> frozenset[str]:
+    """Return the operations whose totals the rule compares with those of `operation`, itself among them."""
+    return COUNTING if operation in COUNTING else frozenset({operation})
 
 
 @dataclass(frozen=True)
@@ -36,7 +58,7 @@ class Release:
         return (
             self.job != other.job
             and self.dataset == other.dataset
-            and self.operation == other.operation
+            and other.operation in class_of(self.operation)
             and bool(self.columns & other.columns)
         )
 

@@ -27,7 +27,12 @@ def lookups_of(datasets: DatasetBook, models: ModelStore, store: JobStore) -> Lo
         }
 
     def model(digits: str) -> Training:
-        document = models.get(digits).document
+        try:
+            document = models.get(digits).document
+        except ChaotianError as error:
+            if error.code != "NOT_FOUND" or len(digits) != 64:
+                raise
+            return Training(digits)  # who proposes need not hold it: it need not take part
         try:
             params = store.get(str(document["job"])).document.params
         except ChaotianError:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Protocol
 
@@ -19,7 +19,7 @@ from federation.errors import ChaotianError
 from federation.primitives.signing import Verifier
 from federation.secure_sum.terms import Terms
 from gateway.audit.events import Event, EventType
-from gateway.jobs.ledger import Earlier, Release, check_release
+from gateway.jobs.ledger import Earlier, Release, check_release, class_of
 from gateway.jobs.store import JobStore
 from gateway.storage.base import Database
 from gateway.storage.tables.jobs import job_answers, job_releases
@@ -39,6 +39,7 @@ _RELEASED = (
 _PAST = (
     select(
         job_releases.c.job,
+        job_releases.c.operation,
         job_releases.c.columns,
         job_releases.c.members,
         job_releases.c.snapshot,
@@ -46,7 +47,7 @@ _PAST = (
     )
     .where(
         job_releases.c.dataset == bindparam("dataset"),
-        job_releases.c.operation == bindparam("operation"),
+        job_releases.c.operation.in_(bindparam("operations", expanding=True)),
         job_releases.c.job != bindparam("job"),
     )
     .distinct()
@@ -61,12 +62,16 @@ class Rows:
     Args:
         dataset: id of the dataset, stable while its rows change.
         snapshot: id of the content it had, 64 hex digits.
-        selection: which of its rows enter, e.g. what is held out; canonical JSON.
+        selection: which of its rows enter, e.g. what is held out, as canonical JSON; empty: all of them.
     """
 
     dataset: str
     snapshot: str
     selection: str
+
+
+ALL_ROWS = ""
+Pair = tuple[Rows, Rows, frozenset[str]]  # earlier rows, those at hand, and the columns they are compared in
 
 
 class History(Protocol):
@@ -136,7 +141,7 @@ class SqlMarkers:
         self._max_roster_changes = max_roster_changes
         self._history, self._approved = history, approved
         self._known: dict[str, tuple[dict[int, int], set[int]]] = {}
-        self._changed: dict[tuple[Rows, Rows, frozenset[str]], int] = {}
+        self._changed: dict[Pair, int] = {}
 
     # --- reading -------------------------------------------------------------------------------------------
 
@@ -230,7 +235,7 @@ class SqlMarkers:
 
     def _release(
         self, terms: Terms, releases: Sequence[tuple[Rows, Release]], keys: Mapping[str, Verifier]
-    ) -> set[tuple[Rows, Rows, frozenset[str]]]:
+    ) -> set[Pair]:
         """Check and write in one transaction; return what has to be compared first, where nothing was written."""
         with self._database.begin() as connection:
             self._store.check_open(connection, terms.job)
@@ -238,16 +243,16 @@ class SqlMarkers:
             if changes > self._max_roster_changes:
                 raise ChaotianError("ROSTER_CHANGES", f"at most {self._max_roster_changes} changes are allowed")
             self._gate.confirm(connection, terms, changes)
-            pasts = [(own, release, self._past(connection, release)) for own, release in releases]
-            missing = {(rows, own, common) for own, _, past in pasts for _, rows, common in past} - set(self._changed)
+            pasts = [(own, release, self._past(connection, own, release)) for own, release in releases]
+            missing = {pair for _, _, past in pasts for _, pair in past} - set(self._changed)
             if missing:
                 return missing
             for part, (own, release, past) in enumerate(pasts):
                 # Consents are papers to be verified: they are read where the rule may ask for one.
-                differ = any(old.members != release.members for old, _, _ in past)
+                differ = any(old.members != release.members for old, _ in past)
                 check_release(
                     release,
-                    [Earlier(old, self._changed[rows, own, common]) for old, rows, common in past],
+                    [Earlier(old, self._changed[pair]) for old, pair in past],
                     min_members=terms.min_members,
                     min_rows=terms.min_rows,
                     consents=self._store.consenting(connection, terms.job, keys) if differ else (),
@@ -272,16 +277,23 @@ class SqlMarkers:
         return sum(1 for before, after in pairwise(rosters) if before != after)
 
     @staticmethod
-    def _past(connection: Connection, release: Release) -> list[tuple[Release, Rows, frozenset[str]]]:
-        """Return the earlier releases that the rule compares with `release`, their rows, and the columns in common."""
-        asked = {"dataset": release.dataset, "operation": release.operation, "job": release.job}
+    def _past(connection: Connection, own: Rows, release: Release) -> list[tuple[Release, Pair]]:
+        """Return the earlier releases that the rule compares with `release`, and which rows have to be compared.
+
+        Those of one operation are compared as they entered; of different ones without regard to what they hold out,
+        which is many rows by its share and tells a profile of all rows from a scorecard of most.
+        """
+        operations = sorted(class_of(release.operation))
+        asked = {"dataset": release.dataset, "operations": operations, "job": release.job}
         past = []
         for row in connection.execute(_PAST, asked).all():
             columns, members = frozenset(json.loads(row.columns)), frozenset(json.loads(row.members))
-            old = Release(row.job, release.dataset, release.operation, columns, members)
+            old = Release(row.job, release.dataset, row.operation, columns, members)
             if release.compares_with(old):
-                rows = Rows(release.dataset, row.snapshot, row.selection)
-                past.append((old, rows, release.columns & columns))
+                before, after = Rows(release.dataset, row.snapshot, row.selection), own
+                if row.operation != release.operation:
+                    before, after = replace(before, selection=ALL_ROWS), replace(after, selection=ALL_ROWS)
+                past.append((old, (before, after, release.columns & columns)))
         return past
 
     def _write(self, connection: Connection, terms: Terms, release: Release, own: Rows, part: int) -> None:

@@ -180,7 +180,9 @@ def selection(holdout: float = 0.0, seed: str = "", side: str = "training") -> s
 
 
 def select(frame: Frame, selected: str) -> NDArray[np.bool_]:
-    """Return for each row whether it enters, by a `selection`."""
+    """Return for each row whether it enters, by a `selection`; an empty one takes all."""
+    if not selected:
+        return np.ones(len(frame), dtype=np.bool_)
     document = parse_canonical_json(selected.encode())
     held = held_out(frame.ids, document["seed"], float(document["holdout"]))
     return held if document["side"] == "holdout" else ~held

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from federation.errors import ChaotianError
-from gateway.jobs.ledger import Earlier, Release, check_release
+from gateway.grants.catalogue import STEPS
+from gateway.jobs.ledger import COUNTING, Earlier, Release, check_release
 
 ALL = frozenset({"a", "b", "c", "d"})
 PAST = Release("job-1", "loans", "scorecard.newton", frozenset({"x", "y"}), ALL)
@@ -49,6 +51,27 @@ def test_one_bank_in_place_of_another_exposes_their_difference():
     assert verdict(swapped, [Earlier(PAST, 0)]) == "d"
     assert verdict(swapped, [Earlier(PAST, 0)], consents={"d"}) == "e"
     assert verdict(swapped, [Earlier(PAST, 0)], consents={"d", "e"}) == "allowed"
+
+
+def test_counts_of_one_kind_of_job_are_held_against_those_of_another():
+    """A profile of all banks beside the bins of all but one shows that one's own bins: the ledger's own control."""
+    rng = np.random.default_rng(1)
+    rows = {name: rng.integers(0, 5, 40) for name in sorted(ALL)}
+
+    def total(names):
+        return np.bincount(np.concatenate([rows[name] for name in sorted(names)]), minlength=5)
+
+    assert (total(ALL) - total(ALL - {"d"}) == np.bincount(rows["d"], minlength=5)).all()
+    before = replace(PAST, operation="profile.counts")
+    smaller = replace(NOW, members=ALL - {"d"})
+    steps = {step for steps in STEPS.values() for step in steps}
+    for operation in COUNTING:
+        assert operation in steps
+        assert verdict(replace(smaller, operation=operation), [Earlier(before, 0)]) == "d"
+        assert verdict(replace(NOW, operation=operation), [Earlier(before, 29)]) == "rows"
+    # Totals at derived coefficients or of training are compared with their own kind.
+    assert steps - COUNTING == {"scorecard.newton", "fedavg.update"}
+    assert verdict(smaller, [Earlier(before, 0)]) == "allowed"
 
 
 def test_only_the_exposed_member_can_consent():

@@ -236,10 +236,27 @@ class Space:
             lines.append(f'[columns.{column}]\ntype = "{kind}"\ndisclosure = "aggregate"')
         self.banks[name].datasets.add("loans", path, parse_schema("\n".join(lines).encode()), now=int(self.clock()))
 
+    def give(self, name: str, dataset: str, columns: dict[str, list[Any]], *, as_of: str = "") -> None:
+        """Put columns into a bank's dataset: `id`, `y` (whole numbers), numbers, and texts as categories."""
+        path = self.folder / name / f"{dataset}.csv"
+        with path.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(columns)
+            writer.writerows(zip(*columns.values(), strict=True))
+        lines = ['id = "id"', 'label = "y"'] + ([f'as_of = "{as_of}"'] if as_of else [])
+        for column, values in columns.items():
+            if column != "id":
+                kind = "category" if any(isinstance(value, str) and value for value in values) else "numeric"
+                kind = "integer" if column == "y" else kind
+                lines.append(f'[columns.{column}]\ntype = "{kind}"\ndisclosure = "aggregate"')
+                lines += ['missing = "allow"'] if column != "y" else []
+        self.banks[name].datasets.add(dataset, path, parse_schema("\n".join(lines).encode()), now=int(self.clock()))
+
     def grant(self, owner: str, *, grantee: str = "", **changes: Any) -> str:
         """Make an active grant of `owner` to the proposer."""
         grantee = grantee or self.grantee
-        dataset = self.banks[owner].datasets.get("loans")
+        name = changes.pop("dataset", "loans")
+        dataset = self.banks[owner].datasets.get(name)
         now = int(self.clock())
         operation = {
             "out": "total", "min_members": 3, "min_rows": 30, "max_rounds": 60,
@@ -249,7 +266,7 @@ class Space:
         document = {
             "v": 1, "iv": SystemEntropy().bytes(16).hex(), "space": SPACE, "owner": owner, "grantee": grantee,
             "grantee_keys": [self.keys[grantee].fingerprint.hex()], "roles": ["bank"],
-            "dataset": {"id": "loans", "schema": dataset.schema_digest, "grade": 5},
+            "dataset": {"id": name, "schema": dataset.schema_digest, "grade": 5},
             "columns": {column.name: "aggregate" for column in dataset.schema.columns},
             "purposes": ["credit-risk-model"], "legal_basis": {"basis": "dsl-business-data", "reference": ""},
             "ops": [{"op": op} | operation | limits for op in operations], "quota": {"calls": 1000, "per": "day"},
