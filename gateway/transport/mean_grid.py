@@ -134,10 +134,8 @@ class MeanGrid(NodeStreamGrid):
             work.cancel()
             raise ChaotianError("DEADLINE", "the arrays of a round did not reach the members in time") from None
         for name, answer in answers.items():
-            if isinstance(answer, ChaotianError):
-                self._progress.refused(name, answer.code)
-                if answer.code in ENDS:
-                    raise ChaotianError(answer.code, answer.detail, hint=answer.hint, member=name)
+            if isinstance(answer, ChaotianError) and answer.code in ENDS:
+                raise ChaotianError(answer.code, answer.detail, hint=answer.hint, member=name)
         return answers
 
     async def _place(self, round_: int, arrays: Arrays) -> dict[str, bytes | ChaotianError]:
