@@ -129,23 +129,34 @@ def contribution(
     weight = min(rows, spec.largest_weight)
     out: dict[str, NDArray[np.float64]] = {}
     for layer in spec.layers:
-        update = after[layer.name].astype(np.float64).reshape(-1)
-        update -= before[layer.name].reshape(-1)
-        # A scale first, so that squares of very large or very small values keep their digits.
-        largest = float(np.abs(update).max(initial=0.0))
-        if not math.isfinite(largest):
+        update = np.subtract(after[layer.name], before[layer.name], dtype=np.float64).reshape(-1)
+        norm = _norm(update)
+        if not math.isfinite(norm):
             raise ChaotianError("NOT_FINITE", f"the update of layer {layer.name} is not a finite number")
-        norm = largest * math.sqrt(float(np.square(update / largest).sum())) if largest else 0.0
         factor = units.clip * (weight / spec.largest_weight) / max(norm, layer.clip)
-        whole = np.trunc(update * factor)
-        while _squared_norm(whole) > units.clip**2:
+        whole = np.empty_like(update)
+        while True:
+            np.trunc(np.multiply(update, factor, out=whole), out=whole)
+            if _squared_norm(whole) <= units.clip**2:
+                break
             factor *= 1.0 - 2.0**-40
-            whole = np.trunc(update * factor)
         if units.share_bits is not None:
             whole += discrete_gaussian.sample(units.share_variance, layer.size, entropy)
         out[layer.name] = whole
     out[WEIGHT] = np.array([float(weight)])
     return out
+
+
+def _norm(update: NDArray[np.float64]) -> float:
+    """Return the L2 norm, also where squares would leave the range of float64; not finite where a value is not."""
+    squared = float(np.dot(update, update))
+    if 1e-280 < squared < 1e280:
+        return math.sqrt(squared)
+    largest = max(float(update.max(initial=0.0)), -float(update.min(initial=0.0)))
+    if largest == 0.0 or not math.isfinite(largest):
+        return largest
+    scaled = update / largest
+    return largest * math.sqrt(float(np.dot(scaled, scaled)))
 
 
 def _squared_norm(whole: NDArray[np.float64]) -> int:

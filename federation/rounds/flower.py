@@ -39,6 +39,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from numpy.typing import NDArray
 
 from federation.errors import CATALOGUE, ChaotianError
+from federation.primitives.encoding import pack, unpack_views
 from federation.secure_sum.terms import STAGES
 
 __all__ = [
@@ -86,6 +87,7 @@ __all__ = [
 RECORD = "stage"  # the one record of a stage message
 STATUS = "status"  # the one record of a status message
 ROUND_TYPE = "train.round"
+SPLIT, SPLIT_BYTES = "chaotian/flower/split/v1", 64 << 10
 REFUSED = 1000  # Flower error codes of ours start above Flower's own (0 to 999)
 TTL_SECONDS = 3600.0
 MAX_NAME = 128
@@ -152,7 +154,9 @@ def stage_message(job: str, source: int, target: int, group: str, part: Part, at
     """
     if part.stage not in STAGES:
         raise ChaotianError("MALFORMED", "a stage message names one of the six stages")
-    identity = hashlib.sha256("\x00".join((job, str(target), group, part.stage)).encode() + part.payload).hexdigest()
+    # Round, attempt and stage tell it from every other message of the job: megabytes need not be hashed once more.
+    small = part.payload if len(part.payload) <= SPLIT_BYTES else b""
+    identity = hashlib.sha256("\x00".join((job, str(target), group, part.stage)).encode() + small).hexdigest()
     content = RecordDict({RECORD: ConfigRecord({"job": part.job, "payload": part.payload})})
     metadata = _metadata(job, source, target, f"train.{part.stage}", group, at, identity)
     return Message(content=content, metadata=metadata)
@@ -354,13 +358,41 @@ FLOWER_LOGGER.setLevel("ERROR")  # progress is the coordinator's to show
 
 
 def to_bytes(message: Message) -> bytes:
-    """Return the wire form of a message. It is signed as bytes, in an envelope; it is never encoded again."""
+    """Return the wire form of a message. It is signed as bytes, in an envelope; it is never encoded again.
+
+    A stage's payload of many bytes goes behind the message that it belongs to: Flower's codec would copy it five times.
+    """
+    payload = _large_payload(message)
+    if payload:
+        rest = ConfigRecord({**message.content[RECORD], "payload": b""})
+        message = Message(content=RecordDict({RECORD: rest}), metadata=message.metadata)
     data: bytes = message_to_proto(message).SerializeToString(deterministic=True)
-    return data
+    return pack(SPLIT, [data, payload]) if payload else data
+
+
+def _large_payload(message: Message) -> bytes:
+    """Return the payload of a stage message where it is worth being sent apart, else nothing."""
+    if not message.has_content() or list(message.content) != [RECORD]:
+        return b""
+    record = message.content[RECORD]
+    payload = record.get("payload") if isinstance(record, ConfigRecord) else None
+    return payload if isinstance(payload, bytes) and len(payload) > SPLIT_BYTES else b""
 
 
 def from_bytes(data: bytes) -> Message:
     """Return the message of `to_bytes`; anything else is MALFORMED."""
+    if data[:1] == b"\0":  # no protobuf message begins so
+        rest, payload = unpack_views(SPLIT, data, 2)
+        if rest[:1] == b"\0":
+            raise ChaotianError("MALFORMED", "a message stands within a message")
+        message = from_bytes(bytes(rest))
+        if len(payload) <= SPLIT_BYTES or not message.has_content() or list(message.content) != [RECORD]:
+            raise ChaotianError("MALFORMED", "a payload stands behind a message that has none")
+        record = message.content[RECORD]
+        if not isinstance(record, ConfigRecord) or record.get("payload") != b"":
+            raise ChaotianError("MALFORMED", "a payload stands behind a message that has none")
+        record["payload"] = bytes(payload)
+        return message
     try:
         message = message_from_proto(ProtoMessage.FromString(data))
         if message.has_content() == message.has_error():

@@ -30,6 +30,7 @@ from federation.rounds.flower import (
 )
 from federation.rounds.strategy import PHASES, check_strategy
 
+PLAIN = frozenset({"FedAvg", "FedProx"})  # what comes next is the mean: their product with 1.0
 MEMORY = ("m_t", "v_t", "momentum_vector")  # attributes in which stock strategies keep arrays between rounds
 _SETTINGS = frozenset({"fraction_train", "fraction_evaluate", "min_train_nodes", "min_evaluate_nodes"})
 
@@ -114,6 +115,8 @@ class ServerStep:
         Raises:
             ChaotianError: NOT_FINITE where it diverged (by way of the caller's check); INTERNAL where it made none.
         """
+        if type(self._strategy).__name__ in PLAIN:
+            return mean
         list(self._strategy.configure_train(round_, to_record(arrays), ConfigRecord(), NoGrid()))
         following, _ = self._strategy.aggregate_train(round_, [mean_message("", 0, 0, round_, mean, weight, 0.0)])
         if following is None:

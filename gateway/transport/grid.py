@@ -247,6 +247,9 @@ class NodeStreamGrid(Grid):
             )
             self._progress.asked(send.member, send.attempt, send.stage, len(sealed))
             ready.append((send, message, sealed, self._stream(current, len(sealed))))
+            if len(sealed) > BULK_BYTES:  # megabytes are on their way while the next are put together
+                self._loop.call_soon_threadsafe(self._start, round_, ready)
+                ready = []
         self._loop.call_soon_threadsafe(self._start, round_, ready)
         self._progress.tell()
 

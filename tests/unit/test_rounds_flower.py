@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from federation.errors import CATALOGUE, ChaotianError
+from federation.primitives.encoding import pack
 from federation.rounds import flower
 from federation.rounds.client_app import guard_mod, make_client_app, run_client_app, timing_mod
 from federation.rounds.strategy import NEEDS_SINGLE_UPDATES, Phase, PhaseStrategy, check_strategy
@@ -43,6 +44,19 @@ def test_bytes_and_back(payload, stage):
     data = flower.to_bytes(message)
     assert flower.read_part(flower.from_bytes(data)) == flower.Part(JOB, stage, payload)
     assert flower.to_bytes(flower.from_bytes(data)) == data
+
+
+@pytest.mark.parametrize("size", [flower.SPLIT_BYTES, flower.SPLIT_BYTES + 1, 1 << 20])
+def test_a_large_payload_stands_behind_its_message(size):
+    message = ask(payload=bytes(range(256)) * (size // 256 + 1))
+    data = flower.to_bytes(message)
+    again = flower.from_bytes(data)
+    assert flower.read_part(again) == flower.read_part(message) and again.metadata == message.metadata
+    assert flower.to_bytes(again) == data
+    for wrong in (data[:-1], data + b"x", pack(flower.SPLIT, [flower.to_bytes(ask()), bytes(1 << 17)]),
+                  pack(flower.SPLIT, [flower.to_bytes(ask(payload=b"")), b"short"]), pack(flower.SPLIT, [b"", data]),
+                  pack(flower.SPLIT, [data, data])):  # fmt: skip
+        assert code_of(lambda wrong=wrong: flower.from_bytes(wrong)) == "MALFORMED"
 
 
 @settings(max_examples=300, deadline=None)
