@@ -246,7 +246,7 @@ class NodeStreamGrid(Grid):
                 REQUEST, self._space, self._job, self._platform, send.member, to_bytes(message), self._signer
             )
             self._progress.asked(send.member, send.attempt, send.stage, len(sealed))
-            ready.append((send, message, sealed, self._stream(current, len(sealed))))
+            ready.append((send, message, sealed, self._stream(current, send.stage, len(sealed))))
             if len(sealed) > BULK_BYTES:  # megabytes are on their way while the next are put together
                 self._loop.call_soon_threadsafe(self._start, round_, ready)
                 ready = []
@@ -254,10 +254,12 @@ class NodeStreamGrid(Grid):
         self._progress.tell()
 
     @staticmethod
-    def _stream(current: CoordinatorRound, size: int) -> str:
+    def _stream(current: CoordinatorRound, stage: str, size: int) -> str:
         """Replies come back on the request's stream, so that the larger of both decides."""
         terms = current.terms
-        expected = max(terms.layout.byte_length, BYTES_A_PEER * len(terms.roster)) if terms is not None else 0
+        if terms is None:
+            return "control"
+        expected = terms.layout.byte_length if stage == "masked_input" else BYTES_A_PEER * len(terms.roster)
         return "bulk" if max(size, expected) > BULK_BYTES else "control"
 
     def _start(self, round_: int, ready: list[tuple[Send, Message, bytes, str]]) -> None:
