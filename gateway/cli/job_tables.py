@@ -27,15 +27,17 @@ def show_result(found: Found, column: str = "") -> None:
             raise ChaotianError("USAGE", f"the result of a job of the kind {kind} has no columns to look into")
         detail(_of(found["result"], column), found)
         return
+    _KINDS.get(kind, _other)(found)
+
+
+def _fields(found: Found, more: Mapping[str, object]) -> None:
     head = {
         "job": found["id"],
-        "kind": kind,
-        "rounds": found["rounds"],
-        "seconds": found["seconds"],
+        "kind": found.get("kind", ""),
         "members": ", ".join(found["roster"]),
+        "rounds": f"{found['rounds']}, in {found['seconds']:.1f} s",
     }
-    print_fields(head)
-    _KINDS.get(kind, _other)(found)
+    print_fields(head | dict(more))
 
 
 def _of(result: Found, column: str) -> Found:
@@ -46,7 +48,7 @@ def _of(result: Found, column: str) -> Found:
 
 
 def _next(text: str) -> None:
-    typer.echo(clean(f"\nnext: {text}"))
+    typer.echo(f"\nnext: {clean(text)}")
 
 
 def number(value: Any, digits: int = 4) -> str:
@@ -60,7 +62,7 @@ def number(value: Any, digits: int = 4) -> str:
 
 def _other(found: Found) -> None:
     result = found.get("result") or {}
-    print_fields({name: value for name, value in result.items() if isinstance(value, str | int | float)})
+    _fields(found, {name: value for name, value in result.items() if isinstance(value, str | int | float)})
     _next(f"chaotian job result {found['id'][:12]} --json")
 
 
@@ -69,12 +71,13 @@ def _other(found: Found) -> None:
 
 def _scorecard(found: Found) -> None:
     holdout = found["holdout"]
-    print_fields(
+    _fields(
+        found,
         {
             "model": found["model"],
             "training rows of all members": found["training"]["rows"],
             "own held-out rows": f"{holdout['rows']}, {holdout['bads']} of them bad",
-        }
+        },
     )
     rows = []
     for name, key in (("federated", "federated"), ("own rows only", "local")):
@@ -93,7 +96,7 @@ def _scorecard(found: Found) -> None:
 
 def _profile(found: Found) -> None:
     result = found["result"]
-    print_fields({"rows of all members": result["rows"], "floor": f"{result['min_rows']} rows in every count"})
+    _fields(found, {"rows of all members": result["rows"], "floor": f"{result['min_rows']} rows in every count"})
     rows = []
     for entry in result["columns"]:
         median = next((q["estimate"] for q in entry["quantiles"] if q["share"] == 0.5), None)
@@ -143,7 +146,7 @@ def _strength(information: float) -> str:
 
 def _binning(found: Found) -> None:
     result = found["result"]
-    print_fields({"rows of all members": result["training"]["rows"], "bad": result["training"]["bads"]})
+    _fields(found, {"rows of all members": result["training"]["rows"], "bad": result["training"]["bads"]})
     columns = sorted(result["columns"], key=lambda entry: -float.fromhex(entry["information"]))
     rows = [
         (
@@ -179,7 +182,7 @@ def _binning_column(entry: Found, _: Found) -> None:
 
 def _evaluate(found: Found) -> None:
     result, own = found["result"], found["own"]
-    print_fields({"model": result["model"], "rows of all members": f"{result['rows']}, {result['bads']} of them bad"})
+    _fields(found, {"model": result["model"], "rows of all members": f"{result['rows']}, {result['bads']} of them bad"})
 
     def here(key: str) -> str:
         return str(own["code"]) if "code" in own else number(own.get(key))
@@ -216,7 +219,7 @@ def _evaluate(found: Found) -> None:
 
 def _stability(found: Found) -> None:
     result = found["result"]
-    print_fields({"rows of all members": f"{result['before']} at the first date, {result['after']} at the second"})
+    _fields(found, {"rows of all members": f"{result['before']} at the first date, {result['after']} at the second"})
     rows = [
         (
             shift["name"],
