@@ -45,6 +45,7 @@ _CUT = (
     "column as text"
 )
 _FETCH = 100_000
+_DAYS = "raw_days"
 
 Rules = list[tuple[str, str, str]]  # (code, SQL condition, words)
 
@@ -116,12 +117,24 @@ class Checker:
                 rules += self._key_rules(text, column.key, column.length)
                 self._look(column.name, text, column.key, column.length)
         elif column.type in ("date", "month"):
-            rules += self._day_rules(column, text)
+            self._days(column, text, rules)
+            return
         else:
             rules += self._number_rules(column, text)
         self._classify(column.name, rules)
         if column.key == "credit_code":
             self._check_characters(column.name, text)
+
+    def _days(self, column: ColumnSchema, text: str, rules: Rules) -> None:
+        """Check a column of days by its different texts: they are few, and telling their forms apart is slow."""
+        self._connection.execute(
+            f"CREATE OR REPLACE TEMP TABLE {_DAYS} AS "
+            f"SELECT {text}, min(place) AS place, count(*) AS rows FROM {self._table} GROUP BY {text}"
+        )
+        try:
+            self._classify(column.name, rules + self._day_rules(column, text), _DAYS, "sum(rows)")
+        finally:
+            self._connection.execute(f"DROP TABLE IF EXISTS {_DAYS}")
 
     def _check_characters(self, name: str, text: str) -> None:
         """Add the faults of credit codes that are well-formed and do not fit their last character."""
@@ -190,7 +203,7 @@ class Checker:
         forms = FORMS if column.type == "date" else MONTH_FORMS
         plain = f"regexp_replace(trim({text}), '{_MIDNIGHT}', '')"
         found = self._connection.execute(
-            f"SELECT {_form_sql(forms, plain, text)} AS form, count(*) FROM {self._table} GROUP BY form "
+            f"SELECT {_form_sql(forms, plain, text)} AS form, sum(rows) FROM {_DAYS} GROUP BY form "
             "HAVING form IS NOT NULL ORDER BY 2 DESC, 1"
         ).fetchall()
         form = str(found[0][0]) if found else next(iter(forms))
@@ -244,11 +257,16 @@ class Checker:
             return f"CAST(date_trunc('month', {value}) AS DATE)" if column.type == "month" else value
         return f"TRY_CAST(trim({text}) AS DOUBLE)"
 
-    def _classify(self, name: str, rules: Rules) -> None:
-        """Add the faults of one column; a rule without a code says that the row is right."""
+    def _classify(self, name: str, rules: Rules, table: str = "", count: str = "count(*)") -> None:
+        """Add the faults of one column; a rule without a code says that the row is right.
+
+        Args:
+            table: where the column is looked up, with `place`; the rows themselves where empty.
+            count: expression of how many rows there are.
+        """
         cases = " ".join(f"WHEN {condition} THEN {i if code else -1}" for i, (code, condition, _) in enumerate(rules))
         found = self._connection.execute(
-            f"SELECT fault, min(place), count(*) FROM (SELECT place, CASE {cases} END AS fault FROM {self._table}) "
+            f"SELECT fault, min(place), {count} FROM (SELECT *, CASE {cases} END AS fault FROM {table or self._table}) "
             "WHERE fault >= 0 GROUP BY fault ORDER BY 2"
         ).fetchall()
         for fault, row, count in found:
