@@ -19,6 +19,7 @@ from gateway.cli.main import GROUPS
 from gateway.datasets.schema import parse_schema
 from gateway.grants.proposal import Surroundings, grant_from_toml
 from gateway.jobs.document import from_written
+from parties.bank.features import catalogue
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -85,19 +86,25 @@ def test_links_lead_somewhere() -> None:
 
 
 def test_what_the_banks_page_writes_fits_together() -> None:
-    schema_text, grant_text, job_text = blocks(ROOT / "docs/users/bank.md", "toml")
-    schema = parse_schema(schema_text.encode())
+    ledger_text, outcome_text, grant_text, job_text, evaluate_text = blocks(ROOT / "docs/users/bank.md", "toml")
+    ledger, schema = (parse_schema(text.encode()) for text in (ledger_text, outcome_text))
     own = {"schema": schema.digest, "grade": 3}
     around = Surroundings("s", "bank-b", 0.0, lambda _member: ["0" * 64], {"loans": own}.get)
     grant = grant_from_toml(grant_text, around, SystemEntropy())
     job = from_written(tomllib.loads(job_text), space="s", proposer="bank-a", nonce="0" * 32, created=0)
     assert len(job.members) == 4 and (grant.owner, grant.grantee) == ("bank-b", job.proposer)
     assert grant.dataset.id == job.dataset and job.purpose in grant.purposes
-    described = {column.name for column in schema.columns}
+    features = catalogue.plan([column.name for column in ledger.columns]).features
+    described = {column.name for column in schema.columns} | {feature.name for feature in features}
     columns = set(job.plan.columns(None))
     assert columns <= described and columns <= set(grant.columns)
     assert all(grant.operation(operation) for operation in job.plan.operations())
     assert schema.label == job.params["label"]
+    evaluate = tomllib.loads(evaluate_text.replace("JOB", "0" * 64))
+    evaluate["params"] |= {"holdout": job.params["holdout"], "seed": job.params["seed"]}
+    second = from_written(evaluate, space="s", proposer="bank-a", nonce="0" * 32, created=0)
+    assert (second.members, second.dataset, second.purpose) == (job.members, job.dataset, job.purpose)
+    assert all(grant.operation(operation) for operation in second.plan.operations())
 
 
 def test_error_codes_in_documents_are_in_the_catalogue() -> None:
