@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from federation.primitives.entropy import Entropy
 Arrays = dict[str, NDArray[Any]]
 MODEL_TAG = "chaotian/fedavg/arrays/v1"
 MAX_HEAD = 1 << 20
+_BLOCK = 1 << 15
 
 
 def initial_arrays(spec: FedAvgSpec) -> Arrays:
@@ -109,7 +110,7 @@ def contribution(
     after: Mapping[str, NDArray[Any]],
     rows: int,
     entropy: Entropy,
-) -> dict[str, NDArray[np.float64]]:
+) -> dict[str, NDArray[Any]]:
     """Return what a member sends: clipped, weighted, in whole units, with its share of noise.
 
     For layer l with update u = after - before and weight w of at most W:
@@ -127,42 +128,64 @@ def contribution(
         ChaotianError: NOT_FINITE naming the layer.
     """
     weight = min(rows, spec.largest_weight)
-    out: dict[str, NDArray[np.float64]] = {}
+    out: dict[str, NDArray[Any]] = {}
     for layer in spec.layers:
-        update = np.subtract(after[layer.name], before[layer.name], dtype=np.float64).reshape(-1)
-        norm = _norm(update)
+        new, old = after[layer.name].reshape(-1), before[layer.name].reshape(-1)
+        norm = _norm(new, old)
         if not math.isfinite(norm):
             raise ChaotianError("NOT_FINITE", f"the update of layer {layer.name} is not a finite number")
         factor = units.clip * (weight / spec.largest_weight) / max(norm, layer.clip)
-        whole = np.empty_like(update)
-        while True:
-            np.trunc(np.multiply(update, factor, out=whole), out=whole)
-            if _squared_norm(whole) <= units.clip**2:
-                break
+        whole = np.empty(layer.size, dtype=np.int64 if units.share_bits is not None else np.int32)
+        while _truncate(new, old, factor, whole) > units.clip**2:
             factor *= 1.0 - 2.0**-40
         if units.share_bits is not None:
-            whole += discrete_gaussian.sample(units.share_variance, layer.size, entropy)
+            np.add(whole, discrete_gaussian.sample(units.share_variance, layer.size, entropy), out=whole)
         out[layer.name] = whole
-    out[WEIGHT] = np.array([float(weight)])
+    out[WEIGHT] = np.array([weight])
     return out
 
 
-def _norm(update: NDArray[np.float64]) -> float:
-    """Return the L2 norm, also where squares would leave the range of float64; not finite where a value is not."""
-    squared = float(np.dot(update, update))
+def _blocks(new: NDArray[Any], old: NDArray[Any]) -> Iterator[tuple[int, NDArray[np.float64]]]:
+    """Yield position and differences of one block after the other: they stay in cache, and one buffer is enough."""
+    buffer = np.empty(min(_BLOCK, new.size))
+    for at in range(0, new.size, _BLOCK):
+        here = new[at : at + _BLOCK]
+        with np.errstate(over="ignore", invalid="ignore"):
+            yield at, np.subtract(here, old[at : at + _BLOCK], out=buffer[: here.size], dtype=np.float64)
+
+
+def _norm(new: NDArray[Any], old: NDArray[Any]) -> float:
+    """Return the L2 norm of the difference, also where squares would leave the range of float64.
+
+    Not a finite number where a value is none.
+    """
+    squared = math.fsum(_squares(update) for _, update in _blocks(new, old))
     if 1e-280 < squared < 1e280:
         return math.sqrt(squared)
-    largest = max(float(update.max(initial=0.0)), -float(update.min(initial=0.0)))
+    largest = max((float(np.abs(update).max()) for _, update in _blocks(new, old)), default=0.0)
     if largest == 0.0 or not math.isfinite(largest):
         return largest
-    scaled = update / largest
-    return largest * math.sqrt(float(np.dot(scaled, scaled)))
+    return largest * math.sqrt(math.fsum(_squares(update / largest) for _, update in _blocks(new, old)))
 
 
-def _squared_norm(whole: NDArray[np.float64]) -> int:
-    """Return the exact squared norm of whole numbers, of which the norm is at most about 2^30."""
-    integers = whole.astype(np.int64)
-    return int(np.dot(integers, integers))
+def _squares(values: NDArray[np.float64]) -> float:
+    # Not by BLAS, whose threads fight over cores that others need.
+    with np.errstate(over="ignore", invalid="ignore"):
+        return float(np.square(values).sum())
+
+
+def _truncate(new: NDArray[Any], old: NDArray[Any], factor: float, whole: NDArray[Any]) -> int:
+    """Fill `whole` with the differences times `factor`, cut off towards zero; return its exact squared norm.
+
+    The norm is at most about 2^30, so that a block's squares fit into 64 bits.
+    """
+    squared = 0
+    for at, update in _blocks(new, old):
+        update *= factor
+        part = update.astype(np.int64)  # towards zero
+        whole[at : at + _BLOCK] = part
+        squared += int(np.dot(part, part))
+    return squared
 
 
 # --- what a total means -----------------------------------------------------------------------------------------------
@@ -185,7 +208,13 @@ def mean_of(
     out: Arrays = {}
     for layer in spec.layers:
         step = (layer.clip / units.clip) * (spec.largest_weight / weight)
-        array = before[layer.name]
-        moved = array.reshape(-1).astype(np.float64) + totals[layer.name].astype(np.float64) * step
-        out[layer.name] = moved.astype(array.dtype).reshape(layer.shape)
+        array: NDArray[Any] = before[layer.name].reshape(-1)
+        total = totals[layer.name]
+        mean = np.empty_like(array)
+        buffer = np.empty(min(_BLOCK, layer.size))
+        for at in range(0, layer.size, _BLOCK):
+            here = array[at : at + _BLOCK]
+            moved = np.multiply(total[at : at + _BLOCK], step, out=buffer[: here.size], dtype=np.float64)
+            mean[at : at + _BLOCK] = np.add(moved, here, out=moved)
+        out[layer.name] = mean.reshape(layer.shape)
     return out, weight

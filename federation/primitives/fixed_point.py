@@ -66,6 +66,11 @@ def _encode_single(field: Field, part: Contribution, target: Vector, ring_bits: 
                 raise _bad(field, finite=bool(np.isfinite(block).all()))
             view[start : start + _CHUNK] = out
         return
+    if isinstance(part, np.ndarray) and part.dtype.kind == "i" and not field.scale_bits:
+        if part.size and not (-limit <= int(part.min()) and int(part.max()) <= limit):
+            raise _bad(field, finite=True)
+        target.view(signed)[:] = part
+        return
     numbers = [_scaled(field, value) for value in _plain(part)]
     target.view(signed)[:] = np.array(numbers, dtype=signed)
 

@@ -383,7 +383,7 @@ def from_bytes(data: bytes) -> Message:
     """Return the message of `to_bytes`; anything else is MALFORMED."""
     if data[:1] == b"\0":  # no protobuf message begins so
         rest, payload = unpack_views(SPLIT, data, 2)
-        if rest[:1] == b"\0":
+        if bytes(rest[:1]) == b"\0":
             raise ChaotianError("MALFORMED", "a message stands within a message")
         message = from_bytes(bytes(rest))
         if len(payload) <= SPLIT_BYTES or not message.has_content() or list(message.content) != [RECORD]:
