@@ -170,7 +170,7 @@ def score(
     from gateway.cli.score import read_rows
 
     model = find_model(model_id, home)
-    score_to_file(model, read_rows(model, data, home, id_column=id_column), out, reasons, as_json)
+    score_to_file(model, read_rows(model, data, out, home, id_column), out, reasons, as_json)
 
 
 @app.command("use")

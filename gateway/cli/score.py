@@ -73,20 +73,23 @@ def score(
     else:
         model = _in_use(home, purpose, label)
     source = make_source(words[-1], table, sheet, password_file)
-    rows = read_rows(model, source, home, id_column=id_column, schema=read_schema(schema) if schema else None)
+    rows = read_rows(model, source, out, home, id_column, read_schema(schema) if schema else None)
     score_to_file(model, rows, out, reasons, as_json)
 
 
 def read_rows(
-    model: Model, source: Source | str, home: Path | None, *, id_column: str = "", schema: Schema | None = None
+    model: Model, source: Source | str, out: Path, home: Path | None, id_column: str, schema: Schema | None = None
 ) -> Read:
-    """Return what reads the rows of a file, a table of a database, or a dataset of the home."""
+    """Return what reads the rows of a file, a table of a database, or a dataset of the home; `out` is none of them."""
 
     def read(progress: Progress) -> RowsToScore:
         from gateway.datasets.sources import as_source
+        from gateway.scoring.output import check_target
         from gateway.scoring.sources import rows_of_dataset, rows_of_file
 
         given = as_source(source)
+        if given.kind != "postgresql":
+            check_target(out, given.path)
         if home is not None and _names_a_dataset(given):
             return rows_of_dataset(model, open_book(home), given.where)
         return rows_of_file(model, given, id_column=id_column, schema=schema, progress=progress)

@@ -19,6 +19,7 @@ from gateway.identity.node import own_entry
 from gateway.jobs.data import resolve
 from gateway.jobs.document import dataset_name
 from gateway.jobs.facts import ModelFacts, facts_of
+from gateway.jobs.plans import ScorecardPlan
 from gateway.jobs.store import JobStore
 from gateway.reports.benefit import Scored
 
@@ -59,9 +60,10 @@ def own_worth(home: Path, model: Model, data: str = "") -> Worth:
     acceptance = store.acceptances(row.id).get(own.member if own else "")
     if acceptance is None:
         raise ChaotianError("NOT_FOUND", "this member did not bring rows to the job that made the model")
-    spec, document = row.document.plan.spec, row.document  # type: ignore[attr-defined]  # of a scorecard's plan
-    if not isinstance(spec, ScorecardSpec):
+    document, plan = row.document, row.document.plan
+    if not isinstance(plan, ScorecardPlan):
         raise ChaotianError("NOT_FOUND", f"a job of the kind {document.kind} makes no scorecard")
+    spec = plan.spec
     book, name = DatasetBook(opened.database, opened.path), dataset_name(document.dataset)
     frame = book.load(name, spec.columns, snapshot=acceptance.data[0].snapshot)
     held = held_out(frame.ids, spec.seed, spec.holdout)

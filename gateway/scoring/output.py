@@ -52,11 +52,15 @@ def columns_of(scores: Scores, reasons: int) -> dict[str, Any]:
     return out
 
 
-def check_target(path: Path) -> None:
+def check_target(path: Path, source: Path | None = None) -> None:
     """Refuse a file that scores cannot be written to, before they are computed.
 
+    Args:
+        source: the file the rows come from.
+
     Raises:
-        ChaotianError: USAGE for a format that is not written; STORAGE for a folder that is not there.
+        ChaotianError: USAGE for a format that is not written, and for the source itself; STORAGE for a folder that is
+            not there.
     """
     if path.suffix.lower() in REFUSED:
         raise ChaotianError("USAGE", f"{path.name}: scores are written as .csv, .csv.gz or .parquet")
@@ -64,6 +68,8 @@ def check_target(path: Path) -> None:
         raise ChaotianError("STORAGE", f"{path.parent} is not a folder")
     if path.is_dir():
         raise ChaotianError("STORAGE", f"{path} is a folder")
+    if source is not None and path.exists() and source.exists() and path.samefile(source):
+        raise ChaotianError("USAGE", f"{path} holds the rows to be scored: the scores would take their place")
 
 
 def write_scores(path: Path, ids: Sequence[str], scores: Scores, reasons: int, version: str) -> None:

@@ -11,9 +11,9 @@ import pytest
 from bench.plain import run_plain
 from federation.learning.scorecard import Scorecard
 from gateway.cli.main import run
-from gateway.scoring.sources import rows_of_file
 from gateway.identity.home import Home, NodeConfig
 from gateway.jobs.models import ModelStore, read_model
+from gateway.scoring.sources import rows_of_file
 from tests.support.scorecards import DEMO, demo_frames, demo_spec, made_spec, make_frame, write_csv
 
 OTHERS = DEMO / "data" / "others.csv"

@@ -21,7 +21,9 @@ WOE = made_model(
     [-1.0, 0.8, 1.1],
     points=True,
 )
-RAW = made_model([Numeric("amount", 500.0, 250.0), Category("sector", ("制造业", "trade"), ("trade",))], [0.1, 0.5, 0.7])
+RAW = made_model(
+    [Numeric("amount", 500.0, 250.0), Category("sector", ("制造业", "trade"), ("trade",))], [0.1, 0.5, 0.7]
+)
 ROWS = [("007", "50", "制造业"), ("008", "500.5", "trade"), ("009", "5e3", "trade"), ("010", "", "制造业")]
 SCHEMA = """
 id = "loan"
@@ -115,6 +117,8 @@ def test_what_is_written(capsys, folder):
     for target, code in (("s.xlsx", "USAGE"), ("none/s.csv", "STORAGE"), (".", "STORAGE")):
         status, _, err = call(capsys, *arguments, folder / target)
         assert status != 0 and f"error {code}:" in err
+    status, _, err = call(capsys, *arguments, folder / "utf8.csv")
+    assert status == 2 and "take their place" in err and (folder / "utf8.csv").read_text() == text_of(ROWS[:3])
     assert call(capsys, *arguments[:-3], "--reasons", "5", "--out", folder / "x.csv")[0] == 2
     # The verb of the group is the same.
     old = ("model", "score", "--model", folder / "raw.json", "--data", folder / "utf8.csv", "--reasons", "1")
@@ -149,6 +153,17 @@ def test_faults_are_named_by_file_row_and_column(capsys, folder, case):
     status, _, err = call(capsys, "score", folder / "raw.json", folder / "rows.csv", "--out", folder / "s.csv")
     assert status in (2, 5) and f"chaotian: error {code}: " in err and words in err, err
     assert "secret" not in err and "12万" not in err and not (folder / "s.csv").exists()
+
+
+def test_a_missing_text_is_the_level_that_the_lab_made_of_it(capsys, folder):
+    model = made_model([Category("k", ("(missing)", "a"), ("a",)), Numeric("x", 2.0, 1.0, True)], [0.0, 1.0, 1.0])
+    (folder / "imputed.json").write_bytes(encode(model))
+    (folder / "rows.csv").write_text("loan,k,x\n1,,3\n2,a,\n3,(missing),2\n")
+    arguments = ("score", folder / "imputed.json", folder / "rows.csv", "--out", folder / "s.csv")
+    assert call(capsys, *arguments)[0] == 0
+    assert pd.read_csv(folder / "s.csv").score.tolist() == [1.0, 1.0, 0.0]
+    frame = pd.DataFrame({"k": [None, "a", "(missing)"], "x": [3, None, 2]})
+    assert FederatedScorecard(model).decision_function(frame).tolist() == [1.0, 1.0, 0.0]
 
 
 def test_a_wrong_model_is_refused(capsys, folder):
