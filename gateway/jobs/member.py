@@ -47,6 +47,7 @@ from gateway.jobs.markers import Gate, Log, SqlMarkers
 from gateway.jobs.models import ModelStore
 from gateway.jobs.papers import ACCEPTANCE, Acceptance, Binding, open_paper, verify_proposal
 from gateway.jobs.plan import Inputs, JobProgram
+from gateway.jobs.position import PositionFile
 from gateway.jobs.stage import REPLY, REQUEST, open_stage, seal_stage
 from gateway.jobs.store import ACCEPT, JobRow, JobStore
 from gateway.storage.base import Database
@@ -216,6 +217,7 @@ class RunningJob:
         self._key: Verifier | None = None
         self._key_until = 0.0
         self._markers: SqlMarkers | None = None
+        self._positions = PositionFile(home.folder, job)
         timing = timing_mod(home.monotonic, self._timed)
         self._app = make_client_app(self._handle, mods=[guard_mod(), timing])
         self._context = job_context(job, node_number(home.member))
@@ -288,13 +290,19 @@ class RunningJob:
             self._key, self._key_until = self.home.peers.coordinator(), now + KEY_SECONDS
         return self._key
 
-    def after_stage(self) -> None:
-        """Do what need not hold up a reply: end the job here where the last result ended it."""
+    @property
+    def over(self) -> bool:
+        """Whether the job has come to its end here, and nobody has been told yet."""
         member = self.member
         if member is None or self._finished:
-            return
+            return False
         awaiting = isinstance(self.program, FedAvg) and self.program.awaiting  # the last arrays are still to come
-        if member.failure is not None or (member.program.done() and not awaiting):
+        return member.failure is not None or (member.program.done() and not awaiting)
+
+    def end(self) -> None:
+        """End the job here where the last result ended it: what need not hold up a reply."""
+        member = self.member
+        if member is not None and self.over:
             self._finished = True
             self._ended(self, member.failure)
 
@@ -322,7 +330,7 @@ class RunningJob:
             self.home.logger.error("job %s stage %s: unforeseen %s", job[:12], stage, type(error).__name__)
             raise ChaotianError("INTERNAL") from None
         if stage == "result" and not self._finished:
-            self._write(self.position_file, member.snapshot())
+            self._save_position(member.round, member.snapshot())
             if isinstance(self.program, FedAvg):
                 self._save_arrays(self.program)
         return reply
@@ -401,7 +409,7 @@ class RunningJob:
         if position is not None:
             member.restore(position)
             if isinstance(program, FedAvg):
-                program.resume(self._read(self.arrays_file))
+                program.resume(self._read_arrays())
         self.member, self.program, self._markers = member, program, markers
 
     def _gate(self, document: JobDocument, binding: Binding, program: JobProgram, read: Sequence[str]) -> GrantGate:
@@ -448,53 +456,47 @@ class RunningJob:
     # --- position on disk ------------------------------------------------------------------------------------
 
     @property
-    def position_file(self) -> Path:
-        """Where the position after the last result is kept until the job ends here."""
-        return self.home.folder / f"{self.job}.position"
-
-    @property
     def arrays_file(self) -> Path:
         """Where the arrays of a `fedavg` job are kept beside the position, which holds their hash."""
         return self.home.folder / f"{self.job}.arrays"
 
     def _save_arrays(self, program: FedAvg) -> None:
-        self._write(self.arrays_file, program.checkpoint())
-
-    def _write(self, path: Path, data: bytes) -> None:
-        """Write a file without waiting for the disk: the next first marker makes the position durable.
-
-        Should the file be lost or old, the member starts from the position of the last answered round; should it be
-        wrong, its hash is not what the terms say and it is refused.
-        """
-        temporary = path.with_suffix(f"{path.suffix}.new")
+        temporary = self.arrays_file.with_suffix(".arrays.new")
         try:
             self.home.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-                file.write(data)
-            temporary.replace(path)
+                file.write(program.checkpoint())
+            temporary.replace(self.arrays_file)
         except OSError as error:
-            self.home.logger.warning("job %s: position not written (%s)", self.job[:12], os.strerror(error.errno or 0))
+            self.home.logger.warning("job %s: arrays not written (%s)", self.job[:12], os.strerror(error.errno or 0))
 
-    @staticmethod
-    def _read(path: Path) -> bytes:
-        """Return what a file holds, nothing where there is none."""
+    def _read_arrays(self) -> bytes:
+        """Return the arrays on file, nothing where there are none."""
         try:
-            return path.read_bytes()
+            return self.arrays_file.read_bytes()
         except OSError:
             return b""
 
-    def _latest_position(self, markers: SqlMarkers) -> bytes | None:
-        """Return the newer of the position on file and that of the last first marker."""
-        found = [data for data in (self._read_position(), markers.position(self.job)) if data is not None]
-        return max(found, key=_round_of, default=None)
+    def _save_position(self, round_: int, snapshot: bytes) -> None:
+        """Keep the position without waiting for the disk: the next first marker makes it durable.
 
-    def _read_position(self) -> bytes | None:
-        data = self._read(self.position_file)
-        return data if data and _round_of(data) > 0 else None
+        Should it be lost or old, the member starts from the position of the last answered round; should it be
+        wrong, its hash is not what the terms say and it is refused.
+        """
+        try:
+            self._positions.save(round_, snapshot)
+        except OSError as error:
+            self.home.logger.warning("job %s: position not written (%s)", self.job[:12], os.strerror(error.errno or 0))
+
+    def _latest_position(self, markers: SqlMarkers) -> bytes | None:
+        """Return the newest of the positions on file and that of the last first marker."""
+        kept = markers.position(self.job)
+        found = [data for data in self._positions.load() if _round_of(data) > 0]
+        return max(found if kept is None else [*found, kept], key=_round_of, default=None)
 
     def forget_position(self) -> None:
-        """Delete the position file, and the arrays beside it."""
-        self.position_file.unlink(missing_ok=True)
+        """Delete the position on file, and the arrays beside it."""
+        self._positions.forget()
         self.arrays_file.unlink(missing_ok=True)
 
 

@@ -348,7 +348,8 @@ class NodeJobs:
         running = await self._runner(job)
         loop = asyncio.get_running_loop()
         reply = await loop.run_in_executor(running.executor, running.stage, payload)
-        running.executor.submit(running.after_stage)
+        if running.over:
+            running.executor.submit(running.end)
         return reply
 
     async def on_arrays(self, payload: bytes) -> bytes:
@@ -360,7 +361,8 @@ class NodeJobs:
         running = await self._runner(job)
         loop = asyncio.get_running_loop()
         reply = await loop.run_in_executor(running.executor, running.arrays, payload)
-        running.executor.submit(running.after_stage)
+        if running.over:
+            running.executor.submit(running.end)
         return reply
 
     async def _runner(self, job: str) -> RunningJob:
@@ -495,6 +497,7 @@ class NodeJobs:
         row = self.store.find(prefix)
         document = row.document
         out = row.summary() | {
+            "title": document.plan.title,
             "document": document.document(),
             "detail": row.detail,
             "accepted": sorted(self.store.papers(row.id, ACCEPT)),
@@ -540,10 +543,10 @@ class NodeJobs:
         check_proposal(row, approved, self._peers.coordinator(), PLATFORM)
         return ""
 
-    def request_of(self, prefix: str) -> UseRequest:
-        """Return what the first round of a job asks of this node's grant; for `grant explain`."""
+    def requests_of(self, prefix: str) -> list[UseRequest]:
+        """Return what each operation of a job asks of this node's grant; for `grant explain`."""
         row = self.store.find(prefix)
-        return self._granting.requests(row, resolve(self._datasets, row.document.dataset))[0]
+        return self._granting.requests(row, resolve(self._datasets, row.document.dataset))
 
     async def accept(self, prefix: str, *, exposure_consent: bool = False, grant: str = "") -> dict[str, Any]:
         """Accept a job: signed, bound to the present rows of the dataset and to a grant; sent to the platform."""
