@@ -99,7 +99,7 @@ def show(job: IdArgument, home: HomeOption = None, as_json: JsonOption = False) 
         {
             "job": found["id"],
             "state": found["state"] + (f" ({found['code']}: {found['detail']})" if found["code"] else ""),
-            "kind": document["kind"],
+            "kind": document["kind"] + (f": {found['title']}" if found.get("title") else ""),
             "purpose": document["purpose"],
             "proposer": document["proposer"],
             "members": ", ".join(document["members"]),

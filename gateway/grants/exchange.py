@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -86,7 +86,8 @@ class GrantExchange:
         link: the connection to the platform; None where grants are exchanged by file only.
         clock: seconds since the epoch, UTC.
         dataset: name -> {"schema": hex, "grade": 1..5} of this node's own datasets, None where there is none.
-        job_request: job id -> what its next round would ask of this node, for `grant.explain`; set by the jobs.
+        job_requests: job id -> what each of its operations would ask of this node, for `grant.explain`; set by the
+            jobs.
     """
 
     def __init__(
@@ -106,7 +107,7 @@ class GrantExchange:
         self._identity, self._peers, self._link = identity, peers, link
         self._clock, self._dataset = clock, dataset
         self._entropy = entropy or SystemEntropy()
-        self.job_request: Callable[[str], UseRequest] | None = None
+        self.job_requests: Callable[[str], Sequence[UseRequest]] | None = None
         self._task: asyncio.Task[None] | None = None
 
     # --- wiring ----------------------------------------------------------------------------------------
@@ -383,18 +384,22 @@ class GrantExchange:
             shown = self._show(_id(params))
             if job is None and raw is None:
                 return shown
-            request = self._request_of(job) if job is not None else _request(raw)
-            if job is not None and request.requester == self._identity.member:
-                request = replace(request, owner=shown["owner"])  # what the proposer would ask of the grant's owner
+            requests = self._requests_of(job) if job is not None else [_request(raw)]
+            if job is not None and requests[0].requester == self._identity.member:
+                # what the proposer would ask of the grant's owner
+                requests = [replace(request, owner=shown["owner"]) for request in requests]
             with self._database.read() as connection:
-                return {**shown, "decision": self._book.decide(connection, shown["id"], request).document()}
+                decisions = [self._book.decide(connection, shown["id"], request) for request in requests]
+            # Of a job that is denied the operation that is; else its first one.
+            decision = next((found for found in decisions if not found.permitted), decisions[0])
+            return {**shown, "decision": decision.document()}
 
         return await asyncio.to_thread(work)
 
-    def _request_of(self, job: Any) -> UseRequest:
-        if self.job_request is None or not isinstance(job, str):
+    def _requests_of(self, job: Any) -> Sequence[UseRequest]:
+        if self.job_requests is None or not isinstance(job, str):
             raise ChaotianError("NOT_FOUND", "this node has no such job")
-        return self.job_request(job)
+        return self.job_requests(job)
 
     def _show(self, grant_id: str) -> dict[str, Any]:
         with self._database.read() as connection:

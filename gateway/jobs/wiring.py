@@ -116,7 +116,7 @@ def setup_jobs(runtime: Runtime) -> NodeJobs:
         entropy=SystemEntropy(),
         logger=runtime.log,
     )
-    exchange.job_request = jobs.request_of
+    exchange.job_requests = jobs.requests_of
     jobs.register()
     register_node(runtime.local, jobs)
     runtime.add_service(jobs)

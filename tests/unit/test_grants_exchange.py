@@ -252,7 +252,7 @@ def test_explain_shows_clauses_and_decides_on_a_request(tmp_path: Path) -> None:
     raw = {**own.__dict__, "columns": list(own.columns), "members": list(own.members)}
     decision = run(a.call("grant.explain", id=made["id"], request=raw))["decision"]
     assert [c["key"] for c in decision["clauses"] if not c["permitted"]] == ["ops.min_rows"]
-    a.exchange.job_request = lambda job: own
+    a.exchange.job_requests = lambda job: [own, own]
     assert run(a.call("grant.explain", id=made["id"], job="ab" * 32))["decision"] == decision
     for bad in ({}, {**raw, "x": 1}, {**raw, "grade": "3"}, {**raw, "columns": 3}, {**raw, "as_of": "now"}, 3):
         assert code_of(a.call("grant.explain", id=made["id"], request=bad)) == "BAD_DOCUMENT"

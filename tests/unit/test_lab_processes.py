@@ -41,6 +41,25 @@ def test_nodes_give_the_scores_of_one_process(tmp_path, capsys, monkeypatch):
     assert homes and not any(Path(folder).exists() for folder in homes)
 
 
+@pytest.mark.parametrize("given", [["features=woe", "bins=4"], ["impute=mean"]])
+def test_nodes_take_missing_values_as_one_process_does(tmp_path, capsys, given):
+    def holes(index: int, table: pd.DataFrame) -> pd.DataFrame:
+        numbers = table.select_dtypes("number").columns.drop("bad")
+        table.loc[table.index[index::7], numbers[0]] = np.nan
+        return table
+
+    paths, _ = made(tmp_path, members=3, rows=300, change=holes)
+    words = [word for name, path in paths.items() for word in ("--member", f"{name}={path}")]
+    words += [word for param in given for word in ("--param", param)]
+    out = tmp_path / "out"
+    assert cli(["lab", "train", *words, "--id", "loan", "--label", "bad", "--processes", "--out", str(out)]) == 0
+    capsys.readouterr()
+    settings = TrainSettings(members=paths, id="loan", label="bad", parameters=parse_parameters(given))
+    here = train(settings, entropy=SeededEntropy(1))
+    scores = pd.read_csv(out / "scores.csv")
+    assert np.abs(scores["score"] - here.scores).max() < 1e-8
+
+
 def test_names_of_nodes():
     assert node_names({"Bank_1": 0, "b.2": 0}) == {"Bank_1": "bank-1", "b.2": "b-2"}
     for members in ({"a_b": 0, "a-b": 0}, {"platform": 0}, {"a_": 0}, {f"m{i}": 0 for i in range(17)}):

@@ -421,7 +421,7 @@ def test_the_command_line(tmp_path, capsys):
         (("--drop", "nowhere"), "nowhere"),
         (("--param", "edges=e.json"), "e.json"),
         (("--param", "bins=5"), "bins"),
-        (("--param", "features=woe", "--processes"), "features=woe"),
+        (("--param", "folds=3", "--processes"), "folds=K"),
     ],
 )
 def test_what_the_command_line_refuses(tmp_path, capsys, given, part):
