@@ -100,7 +100,7 @@ for _code, _blame, _cause, _remedy in (
     ("MODEL_MISSING", _U, "The model that a job names is not held by this member.", "Get its file from a member that holds it, compare its version, and add it: `chaotian model import FILE`."),
     ("ONE_CLASS", _U, "All pooled training rows have the same outcome.", "Bring rows of both outcomes."),
     ("NOT_ENFORCED", _U, "A grant asks for a rule that this version does not enforce.", "Leave the named field out, or upgrade: a rule is never accepted and then ignored."),
-    ("APP_UNKNOWN", _U, "The app that a job names is not installed here, or is not the one that was agreed.", "Install the app with the digest that the job names; see `chaotian job apps`."),
+    ("APP_UNKNOWN", _U, "The app that a job names is not installed here, or is not the one that was agreed.", "Install the app with the digest that the job names; see `chaotian app list`."),
     ("APP_FAILED", _U, "An installed app failed, or answered with something else than arrays.", "Try the app on the same rows in the lab; its own log says more."),
     # --- policy ----------------------------------------------------------------------------------------
     ("NO_GRANT", _P, "No grant of this owner covers the request.", "Ask the owner for a grant: `chaotian grant propose`."),

@@ -27,6 +27,7 @@ GROUPS = {
     "features": "Compute credit features from a monthly ledger.",
     "grant": "Say who may compute what with this node's data.",
     "job": "Propose, accept, run and watch federated jobs.",
+    "app": "See the Flower apps that are installed here.",
     "audit": "Read and verify the log of what left a node.",
     "model": "Show, export and use trained models.",
     "score": "Score a file or a dataset with a model.",

@@ -7,6 +7,7 @@ from typing import Any
 
 from federation.errors import ChaotianError
 from gateway.datasets.book import DatasetBook
+from gateway.jobs import apps
 from gateway.jobs.data import resolve
 from gateway.jobs.models import ModelStore
 from gateway.jobs.store import JobStore
@@ -50,4 +51,4 @@ def lookups_of(datasets: DatasetBook, models: ModelStore, store: JobStore) -> Lo
             if column.get("edges") is not None
         }
 
-    return Lookups(columns, model, edges)
+    return Lookups(columns, model, edges, lambda name: apps.find(name).digest)

@@ -32,12 +32,14 @@ class Lookups:
     Args:
         columns: dataset name -> {column: (`numeric` or `category`, levels)}; None where it is not known here.
         model: digits of a model's id, or of its job's -> the model; None where models are not held here.
+        app: name of an installed Flower app -> SHA-256 of its source; None where none are installed here.
         edges: digits of a `binning` job's id -> its edges by numeric column; None where results are not held here.
     """
 
     columns: Callable[[str], Mapping[str, tuple[str, tuple[str, ...]]] | None] = _no_columns
     model: Callable[[str], Training] | None = None
     edges: Callable[[str], Mapping[str, list[float]]] | None = None
+    app: Callable[[str], str] | None = None
 
 
 def complete(document: Mapping[str, Any], lookups: Lookups) -> Any:
@@ -48,6 +50,7 @@ def complete(document: Mapping[str, Any], lookups: Lookups) -> Any:
     - `model` may be the first digits of a model's id or of its job's id, four at least.
     - `edges` may be the first digits of a finished `binning` job's id.
     - `rows = "holdout"` takes `holdout` and `seed` of the model's training job where they are left out.
+    - `digest` of an `app` may be left out: it is then that of the app installed here.
     - a `seed` may be a whole number.
 
     Raises:
@@ -65,6 +68,8 @@ def complete(document: Mapping[str, Any], lookups: Lookups) -> Any:
         if out.get("rows") == "holdout" and training.holdout is not None:
             out.setdefault("holdout", training.holdout)
             out.setdefault("seed", training.seed)
+    if isinstance(out.get("app"), str) and "digest" not in out and lookups.app is not None:
+        out["digest"] = lookups.app(out["app"])
     if isinstance(out.get("features"), list):
         name = document.get("dataset")
         own = lookups.columns(name) if isinstance(name, str) else None

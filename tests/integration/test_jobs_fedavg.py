@@ -17,7 +17,6 @@ THREE = BANKS[:3]
 PARAMS: dict[str, Any] = {
     "kind": "fedavg",
     "app": "mlp",
-    "digest": apps.find("mlp").digest,
     "label": "y",
     "features": list(COLUMNS),
     "layers": mlp_app.layers(len(COLUMNS), 4, 1.0),
