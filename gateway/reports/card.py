@@ -100,7 +100,7 @@ def _identity(card: ModelCard, in_use: str) -> str:
     words = paragraph(_MEANING[card.training["coding"]])
     hashed = (
         "The version is a SHA-256 over the whole model: whoever has the model file can check that this card speaks of "
-        "it, with `chaotian model show FILE`."
+        "it, with the command chaotian model show."
     )
     return section("What it is", words, table(("fact", ""), rows, left=(1,)), paragraph(hashed, "sub"))
 
@@ -116,7 +116,7 @@ def _performance(card: ModelCard) -> str:
     if card.own:
         parts += [paragraph(_own_words(card.own)), table(_OWN_FIGURES, _own(card.own))]
     if not parts:
-        words = "No figures are known here: propose a job of the kind `evaluate`, or look in the home that trained it."
+        words = "No figures are known here: propose a job of the kind evaluate, or look in the home that trained it."
         parts.append(paragraph(words, "note"))
     return section("How well it does", *parts)
 

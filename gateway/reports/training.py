@@ -140,7 +140,8 @@ def _benefit(document: Mapping[str, Any]) -> str:
 
 def _separation(whole: Scored, members: Mapping[str, Scored], benefit: Mapping[str, Any] | None) -> str:
     lines = [Line("no separation", [(0.0, 0.0), (1.0, 1.0)], "thin")]
-    if benefit and benefit["evaluated_on"] == "test":  # elsewhere the members' rows differ, and so would the curves
+    # Elsewhere the members' rows differ, and so would the curves.
+    if benefit and (benefit["evaluated_on"] == "test" or len(members) == 1):
         lines += [
             Line("own rows alone", curves.roc(each.label, each.local), "loc")
             for each in members.values()
