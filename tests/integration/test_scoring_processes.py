@@ -67,6 +67,7 @@ def run_job(here: Space, root: Path, **changes) -> str:
     return job
 
 
+@pytest.mark.timeout(900)
 def test_from_a_finished_job_to_scores_card_report_and_back(here, tmp_path):
     one = here.members["bank-1"]
     points = {"coding": "woe", "holdout": 0.2, "base_score": 600, "base_odds": 20, "pdo": 40}
