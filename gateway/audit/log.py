@@ -36,20 +36,21 @@ from gateway.audit.merkle import Frontier, consistency_proof, inclusion_proof, l
 from gateway.audit.note import MAX_NOTE, Checkpoint, NoteKey
 from gateway.audit.tiles import WIDTH, Levels, TileReader, TileWriter, encode_bundle, read_limited, tile_path
 from gateway.storage.base import Database
+from gateway.storage.hot import Hot
 from gateway.storage.tables.audit import audit_head, audit_leaves
 
 DISCLOSED_MOST = 10_000
 
 # Built once: building a statement takes longer than running it. The lock changes nothing but takes the head's row; a
 # caller that catches an error after it keeps a whole log.
-_LOCK = (
+_LOCK = Hot(
     update(audit_head)
     .where(audit_head.c.id == 1)
     .values(size=audit_head.c.size)
     .returning(audit_head.c.size, audit_head.c.frontier, audit_head.c.pseudonym_key)
 )
-_ADVANCE = update(audit_head).where(audit_head.c.id == 1).values(size=bindparam("to"), frontier=bindparam("edge"))
-_LEAVES = insert(audit_leaves)
+_ADVANCE = Hot(update(audit_head).where(audit_head.c.id == 1).values(size=bindparam("to"), frontier=bindparam("edge")))
+_LEAF = Hot(insert(audit_leaves), tuple(column.name for column in audit_leaves.columns))
 
 
 class LogIdentity(Protocol):
@@ -107,7 +108,7 @@ class AuditLog:
         Raises:
             ChaotianError: BAD_DOCUMENT or OVERSIZED where an event has no leaf.
         """
-        row = connection.execute(_LOCK).one_or_none()
+        row = _LOCK.first(connection)
         if row is None:
             size, frontier, key = 0, Frontier(), self._entropy.bytes(32)
             connection.execute(insert(audit_head).values(id=1, size=0, frontier=b"", pseudonym_key=key))
@@ -119,9 +120,9 @@ class AuditLog:
             values, entry = self._leaf(event, key)
             frontier.append(leaf_hash(entry))
             rows.append({"position": position, "entry": entry, **values})
-        if rows:
-            connection.execute(_LEAVES, rows)
-        connection.execute(_ADVANCE, {"to": frontier.size, "edge": frontier.encode()})
+        for row in rows:  # once all of them are good
+            _LEAF.all(connection, row)
+        _ADVANCE.all(connection, {"to": frontier.size, "edge": frontier.encode()})
         return range(size, size + len(events))
 
     def _leaf(self, event: Event, key: bytes) -> tuple[dict[str, Any], bytes]:

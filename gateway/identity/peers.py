@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, delete, insert, select
@@ -16,13 +16,14 @@ from gateway.identity.directory import Directory, Listing
 from gateway.identity.invitation import Invitation
 from gateway.identity.names import check_name
 from gateway.storage.base import Database
+from gateway.storage.hot import Hot
 from gateway.storage.tables.identity import approvals as approvals_table
 from gateway.storage.tables.identity import directory as directory_table
 from gateway.storage.tables.identity import directory_changes, membership
 
 # Asked in every round of every job, built once: building a statement takes longer than running it.
-_DIGEST = select(directory_table.c.digest)
-_APPROVED = select(approvals_table.c.member, approvals_table.c.fingerprint)
+_DIGEST = Hot(select(directory_table.c.digest))
+_APPROVED = Hot(select(approvals_table.c.member, approvals_table.c.fingerprint))
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,12 @@ class Directories:
         Raises:
             ChaotianError: DIRECTORY where there is none, it has expired, or this machine's clock is behind it.
         """
-        directory = self.latest()
+        with self._database.read() as connection:
+            return self.current_in(connection)
+
+    def current_in(self, connection: Connection) -> Directory:
+        """Return the newest verified directory as the caller's transaction sees it; errors as for `current`."""
+        directory = self._stored(connection)
         if directory is None:
             raise ChaotianError(
                 "DIRECTORY", "this node has no member directory yet", hint="Enrol, then start the node."
@@ -100,7 +106,7 @@ class Directories:
             return [Change(**row) for row in rows.mappings()]
 
     def _stored(self, connection: Connection) -> Directory | None:
-        row = connection.execute(_DIGEST).first()
+        row = _DIGEST.first(connection)
         if row is None:
             return None
         if self._cached is None or self._cached.digest != row.digest:
@@ -141,8 +147,12 @@ class Approvals:
     def all(self) -> dict[str, bytes]:
         """Return the approved fingerprint (32 bytes) of each member."""
         with self._database.read() as connection:
-            rows = connection.execute(_APPROVED)
-            return {row.member: bytes.fromhex(row.fingerprint) for row in rows}
+            return self.all_in(connection)
+
+    @staticmethod
+    def all_in(connection: Connection) -> dict[str, bytes]:
+        """Return the same as the caller's transaction sees it."""
+        return {row.member: bytes.fromhex(row.fingerprint) for row in _APPROVED.all(connection)}
 
 
 class PeerBook:
@@ -167,8 +177,14 @@ class PeerBook:
         Raises:
             ChaotianError: DIRECTORY where it has expired, or lists another key in this member's name.
         """
-        approvals = self._approvals.all()
-        listings = self._listings()
+        return self._approved(self._approvals.all(), self._directories.current())
+
+    def approved_in(self, connection: Connection) -> dict[str, Verifier]:
+        """Return the same as the caller's transaction sees it."""
+        return self._approved(self._approvals.all_in(connection), self._directories.current_in(connection))
+
+    def _approved(self, approvals: Mapping[str, bytes], directory: Directory) -> dict[str, Verifier]:
+        listings = self._checked(directory)
         keys = {
             member: listing.entry.identity_key
             for member, listing in listings.items()
@@ -227,7 +243,10 @@ class PeerBook:
         return listing
 
     def _listings(self) -> dict[str, Listing]:
-        listings = dict(self._directories.current().members)
+        return self._checked(self._directories.current())
+
+    def _checked(self, directory: Directory) -> dict[str, Listing]:
+        listings = dict(directory.members)
         own = listings.get(self._member)
         if own is not None and own.entry.identity_key.public != self._own.public:
             raise ChaotianError(

@@ -22,16 +22,19 @@ from gateway.audit.events import Event, EventType
 from gateway.jobs.ledger import Earlier, Release, check_release, class_of
 from gateway.jobs.store import JobStore
 from gateway.storage.base import Database
+from gateway.storage.hot import Hot
 from gateway.storage.tables.jobs import job_answers, job_releases
 
 ATTEMPTS = 5  # at a ledger that other jobs extend at the same time
 
 # What every round asks, built once: building a statement takes longer than running it.
-_ATTEMPT = select(job_answers.c.attempt).where(
-    job_answers.c.job == bindparam("job"), job_answers.c.round == bindparam("round")
+_ATTEMPT = Hot(
+    select(job_answers.c.attempt).where(
+        job_answers.c.job == bindparam("job"), job_answers.c.round == bindparam("round")
+    )
 )
-_ANSWER = insert(job_answers)
-_RELEASED = (
+_ANSWER = Hot(insert(job_answers), ("job", "round", "attempt", "position", "answered"))
+_RELEASED = Hot(
     select(job_releases.c.round, job_releases.c.purpose, job_releases.c.members)
     .where(job_releases.c.job == bindparam("job"), job_releases.c.part == 0)
     .order_by(job_releases.c.round)
@@ -52,7 +55,9 @@ _PAST = (
     )
     .distinct()
 )
-_RELEASE = insert(job_releases)
+_RELEASE = Hot(
+    insert(job_releases).inline(), tuple(column.name for column in job_releases.columns if column.name != "id")
+)
 
 
 @dataclass(frozen=True)
@@ -117,7 +122,7 @@ class SqlMarkers:
         history: compares them with those of earlier releases.
         columns: of the dataset, that enter a round of the given operation.
         max_roster_changes: as the grant allows.
-        approved: the keys of all members that this node's owner approves, read afresh.
+        approved: the keys of all members that this node's owner approves, as a transaction sees them.
         clock: seconds since the epoch, UTC.
     """
 
@@ -133,7 +138,7 @@ class SqlMarkers:
         history: History,
         columns: Callable[[], tuple[str, ...]],
         max_roster_changes: int,
-        approved: Callable[[], Mapping[str, Verifier]],
+        approved: Callable[[Connection], Mapping[str, Verifier]],
         clock: Callable[[], float],
     ) -> None:
         self._member, self._database, self._store, self._log = member, database, store, log
@@ -164,7 +169,8 @@ class SqlMarkers:
 
     @staticmethod
     def _last_attempt(connection: Connection, job: str, round_: int) -> int:
-        return connection.execute(_ATTEMPT, {"job": job, "round": round_}).scalar_one_or_none() or 0
+        row = _ATTEMPT.first(connection, {"job": job, "round": round_})
+        return row.attempt if row is not None else 0
 
     def spent(self, job: str, round_: int) -> bool:
         """Whether the round has been released, whatever the attempt."""
@@ -203,7 +209,7 @@ class SqlMarkers:
                 key = (job_answers.c.job == terms.job) & (job_answers.c.round == terms.round)
                 connection.execute(update(job_answers).where(key).values(**values))
             else:
-                connection.execute(_ANSWER, {"job": terms.job, "round": terms.round, **values})
+                _ANSWER.all(connection, {"job": terms.job, "round": terms.round, **values})
             self._log.append(connection, self._event(EventType.ROUND_ANSWERED, terms))
         self._marks(terms.job)[0][terms.round] = terms.attempt
 
@@ -214,15 +220,11 @@ class SqlMarkers:
             ChaotianError: ROUND_SPENT, RELEASE_DIFFERENCE, ROSTER_CHANGES, CANCELLED, the grant's refusal; STORAGE;
                 NOT_APPROVED where a member of the roster was revoked, or its approval taken back, meanwhile.
         """
-        keys = self._approved()
-        for name, fingerprint in terms.roster:
-            if name not in keys or keys[name].fingerprint != fingerprint:
-                raise ChaotianError("NOT_APPROVED", f"{name} does not count for this node any more", member=name)
         columns, members = frozenset(self._columns()), frozenset(terms.members)
         releases = [(own, Release(terms.job, own.dataset, terms.operation, columns, members)) for own in self._rows]
         for _ in range(ATTEMPTS):
             try:
-                missing = self._release(terms, releases, keys)
+                missing = self._release(terms, releases)
             except IntegrityError:
                 raise ChaotianError("ROUND_SPENT", f"round {terms.round} was released already") from None
             if not missing:
@@ -233,12 +235,14 @@ class SqlMarkers:
                 self._changed[rows, own, common] = self._history.changed(rows, own, common)
         raise ChaotianError("STORAGE", "the release ledger changed too often meanwhile")
 
-    def _release(
-        self, terms: Terms, releases: Sequence[tuple[Rows, Release]], keys: Mapping[str, Verifier]
-    ) -> set[Pair]:
+    def _release(self, terms: Terms, releases: Sequence[tuple[Rows, Release]]) -> set[Pair]:
         """Check and write in one transaction; return what has to be compared first, where nothing was written."""
         with self._database.begin() as connection:
             self._store.check_open(connection, terms.job)
+            keys = self._approved(connection)
+            for name, fingerprint in terms.roster:
+                if name not in keys or keys[name].fingerprint != fingerprint:
+                    raise ChaotianError("NOT_APPROVED", f"{name} does not count for this node any more", member=name)
             changes = self._own_rounds(connection, terms)
             if changes > self._max_roster_changes:
                 raise ChaotianError("ROSTER_CHANGES", f"at most {self._max_roster_changes} changes are allowed")
@@ -270,7 +274,7 @@ class SqlMarkers:
         Raises:
             ChaotianError: ROUND_SPENT where this round is one of them.
         """
-        released = connection.execute(_RELEASED, {"job": terms.job}).all()
+        released = _RELEASED.all(connection, {"job": terms.job})
         if any((row.round, row.purpose) == (terms.round, terms.purpose) for row in released):
             raise ChaotianError("ROUND_SPENT", f"round {terms.round} was released already")
         rosters = [row.members for row in released] + [json.dumps(list(terms.members))]
@@ -297,8 +301,8 @@ class SqlMarkers:
         return past
 
     def _write(self, connection: Connection, terms: Terms, release: Release, own: Rows, part: int) -> None:
-        connection.execute(
-            _RELEASE,
+        _RELEASE.all(
+            connection,
             {
                 "job": terms.job,
                 "round": terms.round,

@@ -64,6 +64,10 @@ class Peers(Protocol):
         """Return the identity keys of all members that count, this one included."""
         ...
 
+    def approved_in(self, connection: Connection) -> Mapping[str, Verifier]:
+        """Return the same as the caller's transaction sees it."""
+        ...
+
     def coordinator(self) -> Verifier:
         """Return the platform's identity key."""
         ...
@@ -385,7 +389,7 @@ class RunningJob:
             history=history,
             columns=lambda: program.columns,
             max_roster_changes=changes,
-            approved=home.peers.approved,
+            approved=home.peers.approved_in,
             clock=home.clock,
         )
         view = JobView(

@@ -16,13 +16,14 @@ from gateway.jobs.document import JobDocument
 from gateway.jobs.papers import ACCEPTANCE, Acceptance, Bundle, Consent, body_of, open_paper, proposed
 from gateway.jobs.papers import CONSENT as CONSENT_TAG
 from gateway.storage.base import Database
+from gateway.storage.hot import Hot
 from gateway.storage.tables.jobs import job_papers, jobs
 
 ACCEPT, CONSENT, CANCEL = "acceptance", "consent", "cancellation"
 MIN_PREFIX = 4
 DAY = 86_400.0
 MAX_A_DAY, MAX_BYTES_A_DAY = 1_000, 64 << 20  # proposals that a node takes in
-_STATE = select(jobs.c.state).where(jobs.c.id == bindparam("job"))  # asked twice a round: built once
+_STATE = Hot(select(jobs.c.state).where(jobs.c.id == bindparam("job")))  # asked twice a round
 
 
 @dataclass(frozen=True)
@@ -193,7 +194,8 @@ class JobStore:
         Raises:
             ChaotianError: CANCELLED; LOST for one that is done or has failed.
         """
-        state = connection.execute(_STATE, {"job": job}).scalar_one_or_none()
+        row = _STATE.first(connection, {"job": job})
+        state = row.state if row is not None else None
         if state == states.CANCELLED:
             raise ChaotianError("CANCELLED", "this job was cancelled")
         if state in states.ENDED:

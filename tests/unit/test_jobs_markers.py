@@ -73,7 +73,7 @@ def make(folder: Path, **changes):
         "member": "bank-a", "database": database, "store": JobStore(database, lambda: 1.0),
         "log": AuditLog(database, Identity(), folder / "log", clock=lambda: 1.0), "gate": Gate(),
         "rows": (Rows("loans", "3" * 64, "{}"),), "history": History(), "columns": lambda: ("x", "y"),
-        "max_roster_changes": 1, "approved": lambda: APPROVED, "clock": lambda: 1.0,
+        "max_roster_changes": 1, "approved": lambda connection: APPROVED, "clock": lambda: 1.0,
     } | changes  # fmt: skip
     return SqlMarkers(**options), database
 
