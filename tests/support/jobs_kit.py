@@ -217,6 +217,7 @@ class Space:
 
         return SimpleNamespace(
             approved=lambda: {peer: self.keys[peer] for peer in self.approvals[name]},
+            approved_in=lambda connection: {peer: self.keys[peer] for peer in self.approvals[name]},
             coordinator=lambda: self.platform.verifier,
             listings=listings,
         )
