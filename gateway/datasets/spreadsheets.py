@@ -6,6 +6,7 @@ import csv
 import datetime
 import math
 import os
+import shutil
 import tempfile
 import warnings
 import zipfile
@@ -16,6 +17,7 @@ from typing import Any
 
 from federation.errors import ChaotianError
 from gateway.datasets.faults import Progress, no_progress
+from gateway.datasets.quick_sheets import quick_csv
 
 MAX_UNPACKED = 4 << 30  # of all parts of a workbook
 MAX_RATIO = 500  # a part that is packed tighter than this is no spreadsheet
@@ -36,13 +38,20 @@ def as_csv(path: Path, sheet: str = "", progress: Progress = no_progress) -> Ite
     folder = Path(tempfile.mkdtemp(prefix="chaotian-"))  # mode 0700
     copy = folder / "sheet.csv"
     try:
-        _check_archive(path)
-        with _workbook(path) as book:
-            _write(_sheet(book, path, sheet), copy, path, progress)
+        _fill(path, sheet, copy, progress)
         yield copy
     finally:
-        copy.unlink(missing_ok=True)
-        folder.rmdir()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _fill(path: Path, sheet: str, copy: Path, progress: Progress) -> None:
+    _check_archive(path)
+    try:
+        if not quick_csv(path, sheet, copy, progress):
+            with _workbook(path) as book:
+                _write(_sheet(book, path, sheet), copy, path, progress)
+    except OSError as error:
+        raise ChaotianError("STORAGE", f"{path.name} cannot be copied: {os.strerror(error.errno or 0)}") from None
 
 
 def _check_archive(path: Path) -> None:
