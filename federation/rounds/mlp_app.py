@@ -10,12 +10,10 @@ one column a level of each category, in the order of the job's features. Config 
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.neural_network import MLPClassifier
 
@@ -62,11 +60,8 @@ def model(arrays: dict[str, NDArray[Any]], x: NDArray[np.float64], config: Any) 
         alpha=float(config.get("penalty", 1e-4)),
         random_state=int(config["server-round"]),
     )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        made.partial_fit(
-            x[:batch], np.zeros(batch), classes=[0.0, 1.0]
-        )  # scikit-learn's way to make the arrays, which then are set
+    # scikit-learn makes the arrays at the first call; then they are set.
+    made.partial_fit(x[:batch], np.zeros(batch), classes=[0.0, 1.0])
     for target, names in ((made.coefs_, ("w1", "w2")), (made.intercepts_, ("b1", "b2"))):
         for array, name in zip(target, names, strict=True):
             if array.shape != arrays[name].shape:

@@ -195,4 +195,6 @@ def _print_terms(found: dict[str, Any]) -> None:
     print_table(("clause", "rule", "kept"), [(row["key"], row["rule"], row["label"]) for row in found["terms"]])
     usage = found["usage"]
     typer.echo(f"Rounds used in the period: {usage['calls']}, left: {usage['left']}.")
+    if "epsilon" in usage:
+        typer.echo(f"Privacy spent in the budget's period: ε = {usage['epsilon']:.4g}.")
     typer.echo("Enforced: the owner's node refuses. Detectable: a breach leaves a trace. Contractual: a promise.")

@@ -43,6 +43,9 @@ _COUNT = (
     .select_from(grant_charges)
     .where(grant_charges.c.grant_id == bindparam("grant"), grant_charges.c.charged_at > bindparam("since"))
 )
+_LOSS = select(func.coalesce(func.sum(grant_charges.c.loss), 0.0)).where(
+    grant_charges.c.grant_id == bindparam("grant"), grant_charges.c.charged_at > bindparam("since")
+)
 _SAME = select(grant_charges.c.round).where(
     grant_charges.c.grant_id == bindparam("grant"),
     grant_charges.c.job == bindparam("job"),
@@ -222,10 +225,15 @@ class GrantBook:
         period = PERIODS[record.grant.per]
         since = -1 if period is None else int((now - period) * 1000)
         calls = connection.execute(_COUNT, {"grant": record.grant.id, "since": since}).scalar_one()
+        loss = 0.0
+        if record.grant.budget is not None:
+            within = PERIODS[record.grant.budget.period]
+            since = -1 if within is None else int((now - within) * 1000)
+            loss = float(connection.execute(_LOSS, {"grant": record.grant.id, "since": since}).scalar_one())
         if request is None:
-            return Usage(record.state, calls)
+            return Usage(record.state, calls, loss=loss)
         same = {"grant": record.grant.id, "job": request.job, "round": request.round, "purpose": request.purpose}
-        return Usage(record.state, calls, connection.execute(_SAME, same).one_or_none() is not None)
+        return Usage(record.state, calls, connection.execute(_SAME, same).one_or_none() is not None, loss)
 
     def decide(self, connection: Connection, grant_id: str, request: UseRequest) -> Decision:
         """Return what the grant says to `request` now; charges nothing. An unknown grant denies."""
@@ -264,6 +272,7 @@ class GrantBook:
                 "purpose": request.purpose,
                 "operation": request.operation,
                 "charged_at": int(now * 1000),
+                "loss": request.loss,
             },
         )
         connection.execute(_ADVANCE, {"grant": grant_id})

@@ -156,6 +156,8 @@ PERIODS: Mapping[str, int | None] = {  # seconds; None: as long as the grant liv
     "grant": None,
 }
 
+SCOPES = ("grant",)  # what shares one privacy budget: all jobs under one grant
+
 GRADES = range(1, 6)  # security levels of financial data, JR/T 0197-2020: 1 public … 5 most sensitive
 
 # Part of the format, not enforced yet: dotted key -> why it waits. Never accepted silently.
@@ -163,7 +165,6 @@ RESERVED_FIELDS = frozenset(
     {
         "rows",
         "case_binding",
-        "budget",
         "place",
         "env",
         "approval",

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from federation.errors import ChaotianError
+from federation.primitives import zcdp
 from gateway.grants.catalogue import DUTIES, LEGAL_BASES, PERIODS, PURPOSES, RESULT_TO, Label
 from gateway.grants.document import Grant
 
@@ -41,6 +42,7 @@ class UseRequest:
         min_rows: floor in the terms of this round.
         members: its roster.
         roster_changes: how many members this job has lost so far.
+        loss: ρ that the round costs under zero-concentrated differential privacy; None where its totals are exact.
     """
 
     space: str
@@ -64,6 +66,7 @@ class UseRequest:
     roster_changes: int = 0
     disclosure: str = "aggregate"
     out: str = "total"
+    loss: float | None = None
 
 
 @dataclass(frozen=True)
@@ -74,11 +77,13 @@ class Usage:
         state: `active`, `proposed` or `revoked`.
         calls: charges within the quota's period.
         charged: whether this very (job, round, purpose) has been charged before: then it is free.
+        loss: ρ of all rounds charged within the budget's period, this one included where it has been charged.
     """
 
     state: str = "active"
     calls: int = 0
     charged: bool = False
+    loss: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -216,6 +221,7 @@ def decide(grant: Grant, request: UseRequest, *, now: float, usage: Usage) -> De
     )  # fmt: skip
     _operation(clause, grant, request)
     _quota(clause, grant, usage)
+    _budget(clause, grant, request, usage)
     for purpose in grant.purposes:
         if purpose == request.purpose:
             _promise(out, "purposes.text", PURPOSES[purpose].text, PURPOSES[purpose].label)
@@ -319,6 +325,28 @@ def _quota(clause: Any, grant: Grant, usage: Usage) -> None:
         f"{grant.calls} rounds {period}", came,
         "Ask the owner for more." if PERIODS[grant.per] is None else "Wait, or ask the owner for more.",
         str(max(0, grant.calls - usage.calls)),
+    )  # fmt: skip
+
+
+def _budget(clause: Any, grant: Grant, request: UseRequest, usage: Usage) -> None:
+    budget = grant.budget
+    if budget is None:
+        return
+    period = "in all" if PERIODS[budget.period] is None else f"in any {budget.period}"
+    rule = f"ε at most {budget.eps_total} at δ = {budget.delta} {period}"
+    if request.loss is None:
+        clause(
+            "budget", False, "BUDGET", "budget.exact", rule, "exact totals, which no budget covers",
+            "Propose a job with noise, or ask the owner for a grant without a budget.",
+        )  # fmt: skip
+        return
+    delta = float(budget.delta)
+    spent = zcdp.epsilon(usage.loss, delta)
+    after = spent if usage.charged else zcdp.epsilon(usage.loss + request.loss, delta)
+    clause(
+        "budget", after <= budget.epsilon, "BUDGET", "budget.used", rule, f"ε of {after:.4g} with this round",
+        "Propose fewer rounds or more noise, or ask the owner for a larger budget.",
+        f"{max(0.0, budget.epsilon - spent):.4g}",
     )  # fmt: skip
 
 

@@ -28,6 +28,7 @@ from gateway.grants.catalogue import (
     RESERVED_DISCLOSURES,
     RESERVED_REVOCATION,
     RESULT_TO,
+    SCOPES,
 )
 from gateway.grants.checks import Fields, choose, is_plain_text, wrong
 
@@ -42,6 +43,8 @@ HEX16 = re.compile(r"[0-9a-f]{32}")
 HEX32 = re.compile(r"[0-9a-f]{64}")
 _NAME_FORM = "1 to 63 lower-case letters, digits and inner hyphens"
 _HEX_FORM = "64 lower-case hexadecimal digits"
+_EPSILON = re.compile(r"(?:0|[1-9][0-9]{0,2})(?:\.[0-9]{1,6})?")
+_DELTA = re.compile(r"[1-9]e-(?:[2-9]|1[0-2])")
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,21 @@ class Operation:
 
 
 @dataclass(frozen=True)
+class Budget:
+    """How much differential privacy all noised rounds within any `period` may lose: (ε, δ), ε above 0."""
+
+    eps_total: str
+    delta: str
+    period: str
+    scope: str
+
+    @property
+    def epsilon(self) -> float:
+        """ε as a number."""
+        return float(self.eps_total)
+
+
+@dataclass(frozen=True)
 class Grant:
     """An immutable usage contract; made by `parse` or `from_document` only. Times in seconds since the epoch, UTC."""
 
@@ -94,6 +112,7 @@ class Grant:
     exp: int
     duties: tuple[str, ...]
     revocation_by: str
+    budget: Budget | None = None
 
     @classmethod
     def parse(cls, content: bytes) -> Grant:
@@ -138,6 +157,7 @@ class Grant:
         quota = Fields(top.get("quota"), "quota")
         calls, per = quota.integer("calls", 1, 10**9), quota.choice("per", PERIODS)
         quota.done()
+        budget = _budget(top) if top.present("budget") else None
         nbf, exp = top.integer("nbf", 0, MAX_TIME), top.integer("exp", 1, MAX_TIME)
         if not 0 < exp - nbf <= MAX_LIFE:
             raise wrong("exp", "a time after nbf, and at most ten years after it")
@@ -166,6 +186,7 @@ class Grant:
             exp=exp,
             duties=duties,
             revocation_by=by,
+            budget=budget,
         )
 
 
@@ -219,6 +240,20 @@ def _legal(top: Fields) -> tuple[str, str]:
     if not is_plain_text(reference, 200, least=0):
         raise wrong("legal_basis.reference", "at most 200 visible characters in normal form (NFC)")
     return basis, reference
+
+
+def _budget(top: Fields) -> Budget:
+    fields = Fields(top.get("budget"), "budget")
+    found = Budget(
+        fields.text("eps_total", _EPSILON, 'ε as text, such as "2.5", below 1000'),
+        fields.text("delta", _DELTA, 'δ as text, such as "1e-6", from 9e-2 to 1e-12'),
+        fields.choice("period", PERIODS),
+        fields.choice("scope", SCOPES),
+    )
+    fields.done()
+    if found.epsilon <= 0:
+        raise wrong("budget.eps_total", "more than 0")
+    return found
 
 
 def _operations(top: Fields) -> tuple[Operation, ...]:

@@ -16,12 +16,13 @@ from typing import Any, Protocol
 from sqlalchemy import Connection
 
 from federation.errors import ChaotianError
+from federation.primitives import zcdp
 from federation.primitives.encoding import canonical_json, parse_canonical_json
 from federation.primitives.entropy import Entropy, SystemEntropy
 from federation.primitives.signing import Signer, Verifier
 from gateway.audit.events import Event, EventType
 from gateway.grants.book import GrantBook, GrantRecord
-from gateway.grants.decision import UseRequest
+from gateway.grants.decision import Usage, UseRequest
 from gateway.grants.document import Grant
 from gateway.grants.present import view
 from gateway.grants.proposal import Surroundings, grant_from_toml
@@ -409,7 +410,7 @@ class GrantExchange:
         return {
             **record.document(),
             **view(record.grant),
-            "usage": {"calls": usage.calls, "left": left},
+            "usage": {"calls": usage.calls, "left": left, **_spent(record.grant, usage)},
             "envelope": record.envelope.encode().decode(),
         }
 
@@ -462,6 +463,11 @@ def _may_revoke(record: GrantRecord, member: str) -> None:
         raise ChaotianError("NOT_PERMITTED", "the grant leaves its revocation to the owner", member=grant.owner)
 
 
+def _spent(grant: Grant, usage: Usage) -> dict[str, float]:
+    """Return ε that noised rounds have spent within the budget's period; nothing without a budget."""
+    return {} if grant.budget is None else {"epsilon": zcdp.epsilon(usage.loss, float(grant.budget.delta))}
+
+
 def _id(params: Mapping[str, Any]) -> str:
     found = params.get("id")
     if not isinstance(found, str):
@@ -483,7 +489,8 @@ def _request(raw: Any) -> UseRequest:
         request.dataset, request.schema, request.purpose, request.operation, request.job, request.result_to,
         request.disclosure, request.out, *request.columns, *request.members,
     )  # fmt: skip
-    age_good = request.as_of is None or type(request.as_of) in (int, float)
+    age_good = all(value is None or type(value) in (int, float) for value in (request.as_of, request.loss))
+    age_good = age_good and (request.loss is None or 0 <= request.loss < 1e9)
     if (
         not all(type(value) is int for value in whole)
         or not all(isinstance(text, str) for text in texts)

@@ -68,6 +68,13 @@ def terms_of(grant: Grant) -> list[dict[str, str]]:
         )
     period = PERIODS[grant.per]
     row("quota", f"{grant.calls} rounds {'in all' if period is None else f'in any {span(period)}'}")
+    if grant.budget is not None:
+        within = PERIODS[grant.budget.period]
+        row(
+            "budget",
+            f"only rounds with noise, which together keep (ε, δ) of ({grant.budget.eps_total}, {grant.budget.delta}) "
+            f"{'in all' if within is None else f'in any {span(within)}'}, for this member as a whole",
+        )
     row("validity", f"from {moment(grant.nbf)} until before {moment(grant.exp)}, by the owner's own clock")
     by = "the owner" if grant.revocation_by == "owner" else "either party"
     row("revocation", f"by {by}, at once: no further round leaves; results released before stay released")

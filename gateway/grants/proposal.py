@@ -81,6 +81,8 @@ def grant_from_toml(text: str, around: Surroundings, entropy: Entropy) -> Grant:
     _keys(document, around)
     _dataset(document, around)
     _times(document, around)
+    if isinstance(document.get("budget"), dict):
+        document["budget"] = {"period": "grant", "scope": "grant"} | document["budget"]
     if isinstance(document.get("legal_basis"), str):
         document["legal_basis"] = {"basis": document["legal_basis"], "reference": ""}
     if isinstance(document.get("ops"), list):

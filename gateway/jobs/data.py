@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-import numpy as np
-from numpy.typing import NDArray
 from sqlalchemy import Connection
 
 from federation.errors import ChaotianError
 from federation.learning.model import Model
 from federation.secure_sum.terms import Terms
 from gateway.datasets.book import Dataset, DatasetBook
-from gateway.datasets.digests import row_digests, rows_changed
+from gateway.datasets.digests import Digests, row_digests, rows_changed
 from gateway.grants.book import GrantBook
 from gateway.grants.decision import UseRequest
 from gateway.jobs.document import JobDocument
@@ -89,7 +87,7 @@ class DatasetHistory:
         self._key = os.urandom(32)  # digests live as long as this process
 
     def changed(self, before: Rows, after: Rows, columns: frozenset[str]) -> int:
-        """Return how many rows were added, removed or changed in `columns`.
+        """Return how many rows changed, in that of `columns` in which the fewest did; see `rows_changed`.
 
         Raises:
             ChaotianError: RELEASE_DIFFERENCE where an earlier snapshot is no longer there to compare with.
@@ -106,7 +104,7 @@ class DatasetHistory:
                 "RELEASE_DIFFERENCE", "the rows of an earlier release can no longer be compared with those at hand"
             ) from None
 
-    def _digests(self, rows: Rows, names: Sequence[str]) -> NDArray[np.uint64]:
+    def _digests(self, rows: Rows, names: Sequence[str]) -> Iterator[Digests]:
         frame = self._datasets.load(rows.dataset, names, snapshot=rows.snapshot)
         return row_digests(frame, names, select(frame, rows.selection), self._key)
 
@@ -184,6 +182,7 @@ def use_request(
         min_rows=document.min_rows,
         members=members,
         roster_changes=roster_changes,
+        loss=document.plan.loss(len(document.members)),
     )
 
 

@@ -82,6 +82,10 @@ class FedAvgPlan(JobPlan):
         """Return every member's share."""
         return self.spec.terms_noise(members)
 
+    def loss(self, members: int) -> float | None:
+        """Return ρ of a round; None without noise."""
+        return None if self.spec.noise is None else self.spec.round_loss(members)
+
     @property
     def max_rounds(self) -> int:
         """As agreed."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from sqlalchemy import Connection
 
 from federation.errors import ChaotianError
@@ -27,7 +29,8 @@ class Granting:
         """Return what the rounds of a job ask of a grant over one dataset, operation by operation."""
         home, document = self._home, row.document
         columns = document.plan.columns(model_of(document, home.models))
-        return [
+        loss = document.plan.loss(len(document.members))
+        requests = [
             use_request(
                 document,
                 as_bound(home.datasets, dataset.name, dataset.snapshot),
@@ -42,6 +45,8 @@ class Granting:
             )
             for at, operation in enumerate(document.plan.operations())
         ]
+        # A budget that would run out in the middle of the job is refused before it begins.
+        return [replace(each, loss=None if loss is None else loss * document.plan.max_rounds) for each in requests]
 
     def first(self, row: JobRow) -> str:
         """Return the id of the grant this member would compute under; that of the first date where there are two.

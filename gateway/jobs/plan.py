@@ -126,6 +126,10 @@ class JobPlan(ABC):
         """Return the noise that every member adds in every round, for a largest roster of so many."""
         return None
 
+    def loss(self, members: int) -> float | None:
+        """Return ρ that a round costs every member; None where totals are exact."""
+        return None
+
     @property
     @abstractmethod
     def max_rounds(self) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from federation.errors import ChaotianError
@@ -94,7 +95,11 @@ class MeanRun(JobRun):
                 positions[member] = Position.decode(answer, member)
             except ChaotianError as error:
                 self.note_absent(member, error)
-        self.take_positions(positions)
+        super().take_positions(positions)
+
+    def take_positions(self, positions: Mapping[str, Position]) -> None:
+        """Before the first round of a start only the round counts: some may have its arrays already, some not yet."""
+        super().take_positions({name: replace(position, state_hash="") for name, position in positions.items()})
 
     def closed(self, round_: int, outcome: RoundOutcome) -> None:
         """Take over who is left and what comes next."""

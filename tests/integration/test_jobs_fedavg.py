@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import numpy as np
 import pytest
 
+from federation.errors import ChaotianError
 from federation.learning.fedavg_arrays import Arrays, initial_arrays
+from federation.primitives import zcdp
 from federation.rounds import mlp_app
-from gateway.jobs import apps
 from gateway.jobs import arrays as wire
 from tests.support.jobs_kit import BANKS, COLUMNS, with_space
 
@@ -125,3 +127,94 @@ def test_under_platform_arrays_are_handed_to_the_members(tmp_path, unverified):
             assert float(privacy["epsilon"]) > 0 and privacy["honest"] == 2
 
     with_space(work, tmp_path, names=THREE)
+
+
+def test_a_budget_is_charged_round_by_round_and_ends(tmp_path):
+    """Every member's own grant counts: rounds of the second job no longer fit, and exact totals never do."""
+    noise = {"noise": {"multiplier": 4.0, "honest": 2}}
+    budget = {"eps_total": "2.5", "delta": "1e-6", "period": "grant", "scope": "grant"}
+
+    async def work(space):
+        granted = {name: space.grant(name, op={"result_to": "both"}, budget=budget) for name in ("bank-2", "bank-3")}
+        job = await space.propose(members=THREE, **PARAMS | noise)
+        for name in THREE:
+            await space.banks[name].jobs.accept(job, grant=granted.get(name, ""))
+        await space.settle()
+        await space.coordinator.start_job(job)
+        assert await space.ended(job) == "done"
+        epsilon = float(result(space, "bank-2", job)["result"]["privacy"]["epsilon"])
+        for name, grant in granted.items():
+            bank = space.banks[name]
+            with bank.database.read() as connection:
+                usage = bank.grants.usage(connection, grant, None, now=space.clock())
+            assert usage.calls == 3 and zcdp.epsilon(usage.loss, 1e-6) == pytest.approx(epsilon)
+        assert epsilon < 2.5 < zcdp.epsilon(2 * usage.loss, 1e-6)
+        # Rounds that do not fit any more are refused before the job begins.
+        again = await space.propose(members=THREE, **PARAMS | noise)
+        for name in granted:
+            with pytest.raises(ChaotianError) as raised:
+                await space.banks[name].jobs.accept(again, grant=granted[name])
+            assert raised.value.code == "BUDGET"
+        exact = await space.propose(members=THREE, **PARAMS)
+        with pytest.raises(ChaotianError) as raised:
+            await space.banks["bank-2"].jobs.accept(exact, grant=granted["bank-2"])
+        assert raised.value.code == "BUDGET" and "exact" in raised.value.detail
+
+    with_space(work, tmp_path, names=THREE)
+
+
+@pytest.mark.parametrize("result_to", ["both", "platform"])
+def test_a_platform_that_goes_down_between_rounds_goes_on_with_the_same_bits(tmp_path, result_to):
+    async def work(space):
+        for name in space.names[1:]:
+            space.grant(name, op={"result_to": result_to})
+        extra = {"result_to": result_to, "unverified": result_to == "platform"}
+        params = PARAMS | extra | {"strategy": "FedAdam", "options": {"eta": 0.05}, "rounds": 4}
+        job = await space.accepted(members=THREE, **params)
+        held, seen = asyncio.Event(), []
+
+        async def hold(member, kind, payload):
+            if kind == wire.KIND and len(seen) >= 7:
+                held.set()
+                await asyncio.sleep(60)
+            if kind == wire.KIND:
+                seen.append(member)
+            return payload
+
+        space.wire.tamper = hold
+        await space.coordinator.start_job(job)
+        await asyncio.wait_for(held.wait(), 30)
+        await space.coordinator.stop()
+        space.wire.tamper = None
+        space.open_bank("bank-2")  # and a member forgets everything but its disk
+        space.open_platform(resume=False)
+        await space.coordinator.start()
+        await space.coordinator.start_job(job)
+        assert await space.ended(job) == "done"
+        trained = {result(space, name, job)["result"]["arrays"] for name in THREE}
+        undisturbed = await space.run(members=THREE, **params)
+        assert trained == {result(space, "bank-1", undisturbed)["result"]["arrays"]}
+
+    with_space(work, tmp_path, names=THREE)
+
+
+def test_a_member_that_is_lost_is_left_out_of_the_mean(tmp_path):
+    async def work(space):
+        to_both(space)
+        job = await space.accepted(members=BANKS, **PARAMS)
+        stages = []
+
+        async def cut(member, kind, payload):
+            if member == "bank-4" and kind != "job.bundle":
+                stages.append(kind)
+                if len(stages) > 12:  # in the second round
+                    space.wire.away.add("bank-4")
+            return payload
+
+        space.wire.tamper = cut
+        await space.coordinator.start_job(job)
+        assert await space.ended(job) == "done"
+        assert len({result(space, name, job)["result"]["arrays"] for name in THREE}) == 1
+        assert result(space, "bank-1", job)["roster"] == list(THREE)
+
+    with_space(work, tmp_path)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from federation.errors import CATALOGUE, ChaotianError
+from federation.primitives import zcdp
 from gateway.grants.catalogue import DUTIES, LEGAL_BASES, PURPOSES, Label
 from gateway.grants.decision import Usage, combine, decide, no_grant
 from tests.unit.grant_samples import DAY, DOCUMENT, NOW, grant, request
@@ -143,3 +144,36 @@ def test_a_decision_takes_less_than_200_microseconds() -> None:
             decide(found, asked, now=NOW, usage=usage)
         best = min(best, (time.thread_time() - began) / 50)
     assert best < 200e-6, best
+
+
+BUDGET = {"eps_total": "1.5", "delta": "1e-6", "period": "day", "scope": "grant"}
+
+
+def test_a_budget_lets_through_noised_rounds_until_it_is_spent():
+    granted = grant(budget=BUDGET)
+    whole = zcdp.largest_loss(1.5, 1e-6)
+
+    def verdict(loss, spent=0.0, charged=False):
+        decision = decide(granted, request(loss=loss), now=NOW, usage=Usage(loss=spent, charged=charged))
+        return decision.permitted, [clause.reason for clause in decision.clauses if clause.key == "budget"]
+
+    assert verdict(whole * 0.999) == (True, [""])
+    assert verdict(whole * 1.001) == (False, ["budget.used"])
+    assert verdict(whole * 0.5, spent=whole * 0.499) == (True, [""])
+    assert verdict(whole * 0.5, spent=whole * 0.501) == (False, ["budget.used"])
+    assert verdict(whole * 0.5, spent=whole * 0.999, charged=True) == (True, [""])  # a repeated attempt is free
+    assert verdict(None) == (False, ["budget.exact"])
+    assert decide(grant(), request(loss=1e3), now=NOW, usage=Usage()).permitted  # without a budget nothing is counted
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"eps_total": 1.5}, {"eps_total": "0"}, {"eps_total": "1000"}, {"eps_total": "1e3"}, {"delta": "1e-1"},
+        {"delta": "0.000001"}, {"delta": "1e-13"}, {"period": "decade"}, {"scope": "owner"}, {"more": 1},
+    ],
+)  # fmt: skip
+def test_a_budget_has_one_form(change):
+    with pytest.raises(ChaotianError) as raised:
+        grant(budget={**BUDGET, **change})
+    assert raised.value.code == "BAD_DOCUMENT"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 
 import numpy as np
@@ -260,6 +261,23 @@ def test_a_restarted_member_goes_on_with_the_same_bits(strategy):
     undisturbed = federation(job, TRAINERS)
     run_rounds(undisturbed)
     assert arrays_digest(local.programs["a"].arrays) == arrays_digest(undisturbed.programs["a"].arrays)
+
+
+@pytest.mark.parametrize("came", [False, True])
+def test_a_member_that_restarts_between_a_total_and_its_arrays_goes_on(came):
+    job = spec(unverified=True, strategy="FedAdam")
+    local = federation(job, TRAINERS, "platform")
+    outcome = local.run_round(local.plan(1, NAMES))
+    old, snapshot = local.programs["a"], local.members["a"].snapshot()
+    if came:
+        old.stated(2, outcome.total.tobytes())  # and the position on file is still that of the moment before
+    again = program(job, TRAINERS["a"], "a")
+    again.restore(json.loads(snapshot)["state"].encode())
+    assert again.resume(old.checkpoint()) and again.awaiting is not came
+    if not came:
+        again.stated(2, outcome.total.tobytes())
+        old.stated(2, outcome.total.tobytes())
+    assert again.state() == old.state() and again.checkpoint() == old.checkpoint()
 
 
 def test_a_restarted_member_without_its_file_takes_arrays_of_the_hash_it_knows():

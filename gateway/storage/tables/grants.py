@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, CheckConstraint, Column, ForeignKey, Index, Integer, LargeBinary, String, Table
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    String,
+    Table,
+)
 
 from gateway.storage.base import metadata
 
@@ -36,5 +47,6 @@ grant_charges = Table(
     Column("purpose", String(64), primary_key=True),
     Column("operation", String(64), nullable=False),
     Column("charged_at", BigInteger, nullable=False),  # milliseconds since the epoch, UTC
+    Column("loss", Float, nullable=True),  # ρ under zero-concentrated differential privacy; none of exact totals
     Index("ix_grant_charges_time", "grant_id", "charged_at"),
 )

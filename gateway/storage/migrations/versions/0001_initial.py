@@ -300,6 +300,7 @@ def upgrade() -> None:
         sa.Column("purpose", sa.String(length=64), nullable=False),
         sa.Column("operation", sa.String(length=64), nullable=False),
         sa.Column("charged_at", sa.BigInteger(), nullable=False),
+        sa.Column("loss", sa.Float(), nullable=True),
         sa.ForeignKeyConstraint(["grant_id"], ["grants.id"], name=op.f("fk_grant_charges_grant_id_grants")),
         sa.PrimaryKeyConstraint("grant_id", "job", "round", "purpose", name=op.f("pk_grant_charges")),
     )
