@@ -214,6 +214,37 @@ def test_two_dates_are_bound_and_enter_the_ledger_both(tmp_path):
     with_space(work, tmp_path)
 
 
+def test_two_dates_in_two_datasets_need_a_grant_for_each(tmp_path):
+    async def work(space):
+        bank = space.banks["bank-2"]
+        for name in THREE:
+            space.give(name, "old", columns_of(name), as_of="2024-12-31")
+            rows = columns_of(name)
+            space.give(name, "new", {**rows, "amount": [value + 1 for value in rows["amount"]]}, as_of="2025-06-30")
+            if name != "bank-1":
+                space.grant(name, dataset="old")
+        job = await space.propose(
+            members=list(THREE), kind="stability", features=["amount"], dataset="old@2024-12-31", after="new"
+        )
+        with pytest.raises(ChaotianError) as caught:
+            await bank.jobs.accept(job)
+        assert caught.value.code == "NO_GRANT" and "new" in caught.value.detail
+        for name in THREE[1:]:
+            space.grant(name, dataset="new", quota={"calls": 1, "per": "day"})
+        for name in THREE:
+            await space.banks[name].jobs.accept(job)
+        await space.settle()
+        await space.coordinator.start_job(job)
+        assert await space.ended(job) == "done"
+        assert bank.jobs.result(job)["result"]["shifts"][0]["verdict"] == "large"
+        data = bank.jobs.store.acceptances(job)["bank-2"].data
+        assert [binding.dataset for binding in data] == ["old", "new"] and len({b.grant for b in data}) == 2
+        with bank.database.read() as connection:  # each was charged
+            assert [bank.grants.usage(connection, b.grant, None, now=space.clock()).calls for b in data] == [1, 1]
+
+    with_space(work, tmp_path)
+
+
 def test_an_acceptance_for_other_datasets_does_not_count(tmp_path):
     async def work(space):
         from dataclasses import replace
