@@ -309,10 +309,11 @@ def test_row_digests_count_what_was_added_removed_and_changed(book, schema, tmp_
     def digests(part, mask=None, names=columns, secret=key):
         book.add("loans", put(tmp_path, text(part)), schema, now=1)
         frame = book.load("loans", ["amount", "staff", "note"])
-        return row_digests(frame, names, np.ones(len(frame), bool) if mask is None else mask, secret)
+        return list(row_digests(frame, names, np.ones(len(frame), bool) if mask is None else mask, secret))
 
     base = digests(rows)
-    assert base.dtype == np.uint64 and len(base) == 100 and (np.diff(base) > 0).all()
+    assert len(base) == 2
+    assert all(each.dtype == np.uint64 and len(each) == 100 and (np.diff(each) > 0).all() for each in base)
     assert rows_changed(base, digests(rows[::-1])) == 0
     assert rows_changed(base, digests(rows[7:])) == 7
     assert rows_changed(base, digests([*rows, "x,1,,零售,,0"])) == 1
@@ -321,7 +322,12 @@ def test_row_digests_count_what_was_added_removed_and_changed(book, schema, tmp_
     assert rows_changed(base, digests([rows[0].replace(",0,零售", ",9,零售"), *rows[1:]])) == 0  # staff is not used
     assert rows_changed(base, digests(rows, mask=np.arange(100) >= 3)) == 3
     assert rows_changed(base, digests(rows, names=["note", "amount"])) == 0
-    assert not set(base.tolist()) & set(digests(rows, secret=b"z" * 32).tolist())
+    assert not set(base[0].tolist()) & set(digests(rows, secret=b"z" * 32)[0].tolist())
+    many = [
+        row.replace(f"n{i}", f"m{i}") for i, row in enumerate(rows)
+    ]  # all rows change in one column, two in another
+    assert rows_changed(base, digests([rows[0], *many[1:]])) == 99
+    assert rows_changed(base, digests([row.replace(".5", ".25") if i < 2 else row for i, row in enumerate(many)])) == 2
     with pytest.raises(ChaotianError):
         digests(rows, secret=b"short")
 
@@ -331,5 +337,5 @@ def test_digests_do_not_confuse_neighbouring_texts(tmp_path):
     seen = set()
     for row in ("k,ab,c", "k,a,bc", "ka,b,c"):
         frame = read_frame(put(tmp_path, "i,a,b\n" + row + "\n"), schema)
-        seen.add(row_digests(frame, ["a", "b"], np.ones(1, bool), b"k" * 32)[0])
+        seen.add(tuple(int(each[0]) for each in row_digests(frame, ["a", "b"], np.ones(1, bool), b"k" * 32)))
     assert len(seen) == 3
