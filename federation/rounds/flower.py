@@ -7,6 +7,7 @@ fails when a name or a signature used here changes.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 from collections.abc import Mapping
@@ -93,6 +94,7 @@ TTL_SECONDS = 3600.0
 MAX_NAME = 128
 
 
+@functools.lru_cache(maxsize=4096)
 def _number(domain: str, name: str) -> int:
     """Return a stable positive 63-bit number for `name` (Flower ids are int64; 0 and 1 are Flower's own)."""
     value = int.from_bytes(hashlib.sha256(f"chaotian/{domain}/v1\x00{name}".encode()).digest()[:8], "big") >> 1
