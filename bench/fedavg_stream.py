@@ -18,6 +18,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import psutil
 
 from federation.errors import ChaotianError
 from federation.learning.fedavg import FedAvg
@@ -75,6 +76,7 @@ def spec_of(values: int, rounds: int) -> FedAvgSpec:
             "layers": layers,
             "rounds": rounds,
             "unverified": True,
+            "max_weight": ROWS,
         }
     )
 
@@ -246,48 +248,64 @@ class Platform:
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join(10)
 
-    # --- rounds through the secure sum -----------------------------------------------------------------------
+    def cpu_seconds(self) -> float:
+        """Return the CPU seconds that platform and members have used."""
+        found = [psutil.Process(process.pid).cpu_times() for process in self.processes]
+        return time.process_time() + sum(times.user + times.system for times in found)
+
+
+class Averaging:
+    """Federated averaging, some rounds at a time, either way; both go on from where they were."""
+
+    def __init__(self, platform: Platform) -> None:
+        rounds = Rounds(platform)
+        self._spec = platform.spec
+        self._grids: dict[str, Grid] = {
+            "plain": PlainGrid(platform),
+            "secure": MeanGrid(
+                spec=platform.spec,
+                members=len(platform.members),
+                rounds=rounds,
+                space=SPACE,
+                job=JOB,
+                loop=platform.loop,
+                hub=platform.hub,
+                signer=platform.signers[PLATFORM],
+                platform=PLATFORM,
+                keys=rounds.keys,
+                stage_seconds=STAGE_SECONDS,
+                progress=Progress(JOB, time.monotonic),
+            ),
+        }
+        self._strategies = {name: make_strategy("FedAvg", {}) for name in self._grids}
+        self._at: dict[str, tuple[int, Arrays]] = dict.fromkeys(self._grids, (0, initial_arrays(platform.spec)))
 
     def secure(self, rounds: int) -> list[float]:
-        """Run a whole job with FedAvg; return the seconds of each round after the first."""
-        driver = Rounds(self)
-        grid = MeanGrid(
-            spec=self.spec,
-            members=len(self.members),
-            rounds=driver,
-            space=SPACE,
-            job=JOB,
-            loop=self.loop,
-            hub=self.hub,
-            signer=self.signers[PLATFORM],
-            platform=PLATFORM,
-            keys=driver.keys,
-            stage_seconds=STAGE_SECONDS,
-            progress=Progress(JOB, time.monotonic),
-        )
-        return self._timed(grid, rounds)
+        """Run so many rounds through the secure sum; return the seconds of each."""
+        return self._run("secure", rounds)
 
     def plain(self, rounds: int) -> list[float]:
-        """Run the same number of rounds with plain arrays."""
-        return self._timed(PlainGrid(self), rounds)
+        """Run so many rounds with plain arrays; return the seconds of each."""
+        return self._run("plain", rounds)
 
-    def _timed(self, grid: Grid, rounds: int) -> list[float]:
-        strategy = make_strategy("FedAvg", {})
+    def _run(self, name: str, rounds: int) -> list[float]:
+        done, arrays = self._at[name]
         marks = [time.perf_counter()]
-        first = initial_arrays(self.spec)
         last = run_rounds(
-            strategy,
-            grid,
-            first,
-            first=1,
-            rounds=rounds,
+            self._strategies[name],
+            self._grids[name],
+            arrays,
+            first=done + 1,
+            rounds=done + rounds,
             timeout=120,
             checkpoint=lambda round_, arrays: marks.append(time.perf_counter()),
         )
-        moved = float(np.abs(last["w"] - first["w"] - np.float32(1e-3 * rounds)).max())
+        self._at[name] = (done + rounds, last)
+        first = initial_arrays(self._spec)
+        moved = float(np.abs(last["w"] - first["w"] - np.float32(1e-3 * (done + rounds))).max())
         if moved > 1e-5:
             raise ChaotianError("INTERNAL", f"the trained arrays are off by {moved}")
-        return [after - before for before, after in pairwise(marks[1:])]
+        return [after - before for before, after in pairwise(marks)]
 
 
 class Rounds:
@@ -374,12 +392,23 @@ class PlainGrid(NoGrid):
         return out
 
 
-def measure(values: int, members: int, rounds: int) -> tuple[list[float], list[float]]:
-    """Return seconds a round through the secure sum and of plain arrays, taken in turns in the same processes."""
-    spec = spec_of(values, rounds + 1)
+def measure(values: int, members: int, rounds: int) -> tuple[list[float], list[float], tuple[float, float]]:
+    """Return seconds a round through the secure sum and of plain arrays, and CPU seconds a round of both.
+
+    Both are taken in turns in the same processes, so that what else the machine does meets both alike.
+    """
+    turns = max(2, rounds // 4)
+    secure: list[float] = []
+    plain: list[float] = []
+    used = [0.0, 0.0]
+    spec = spec_of(values, rounds + turns)
     with Platform(tuple(f"bank-{number}" for number in range(1, members + 1)), spec) as platform:
-        half = max(2, (rounds + 1) // 2)
-        plain = platform.plain(half + 1)
-        secure = platform.secure(rounds + 1)
-        plain += platform.plain(half + 1)
-    return secure, plain
+        driver = Averaging(platform)
+        driver.secure(1)
+        driver.plain(1)
+        for _ in range(turns):
+            for kind, (times, work) in enumerate(((plain, driver.plain), (secure, driver.secure))):
+                before = platform.cpu_seconds()
+                times += work(max(1, rounds // turns))
+                used[kind] += platform.cpu_seconds() - before
+    return secure, plain, (used[1] / len(secure), used[0] / len(plain))

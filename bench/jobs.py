@@ -12,15 +12,55 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bench import report
+from bench import fedavg_stream, report, three_banks
 from parties.bank.features import catalogue
 
 ROWS, MONTHS, TARGET_SECONDS, RUNS = 1_000_000, 24, 15.0, 3
 
 
+LAB_SECONDS, PROCESSES_SECONDS = 10.0, 20.0
+VALUES, MEMBERS, ROUNDS, TIMES_PLAIN = 1_000_000, 4, 12, 1.5
+
+
 def run(out: Path) -> list[dict[str, Any]]:
     """Run every case."""
-    return ledger_features(out)
+    return [*ledger_features(out), *three_bank_jobs(out), *averaging()]
+
+
+def three_bank_jobs(out: Path) -> list[dict[str, Any]]:
+    """Bin, train and evaluate on three banks' rows, in the lab and between processes."""
+    case = three_banks.default_credit()
+    rows = sum(len(part) for part in case.members.values())
+    what = f"{case.note}: {rows:,} rows, {len(case.spec.features)} columns; load {os.getloadavg()[0]:.1f}"
+    lab = [three_banks.in_lab(case) for _ in range(RUNS)]
+    nodes = [three_banks.over_processes(case, out / "three-banks") for _ in range(2)]
+    name = "binning + scorecard + evaluate, three banks"
+    return [
+        report.case(f"{name}, lab", lab, unit="s", target=LAB_SECONDS, note=what),
+        report.case(
+            f"{name}, processes over TLS", nodes, unit="s", target=PROCESSES_SECONDS,
+            note="proposed, accepted by all, started, run and stored at every node",
+        ),
+    ]  # fmt: skip
+
+
+def averaging() -> list[dict[str, Any]]:
+    """Carry a round of `fedavg` through the secure sum and, over the same streams, as plain arrays."""
+    secure, plain, cpu = fedavg_stream.measure(VALUES, MEMBERS, ROUNDS)
+    note = f"32-bit ring, unverified; at most {TIMES_PLAIN} times plain wanted; the same processes, streams, frames, "
+    note += f"Flower messages and envelopes; {cpu[0]:.2f} CPU-s a round of all, plain {cpu[1]:.2f}; load "
+    note += f"{os.getloadavg()[0]:.1f}"
+    return [
+        report.case(
+            f"fedavg round, {VALUES:,} float32, {MEMBERS} members, TLS",
+            secure,
+            plain,
+            unit="s",
+            peer_name="plain arrays",
+            target=1 / TIMES_PLAIN,
+            note=note,
+        )
+    ]
 
 
 def ledger_features(out: Path) -> list[dict[str, Any]]:
