@@ -88,7 +88,7 @@ class ScorecardPlan(JobPlan):
     spec: ScorecardSpec
 
     kind = "scorecard"
-    title = "a scorecard: logistic regression over the rows of all members"
+    title = "logistic regression over the rows of all members, on z-scores or weights of evidence"
     uses = frozenset({"test"})
 
     @property
