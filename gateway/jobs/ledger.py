@@ -5,8 +5,9 @@ release at hand with every earlier one of another job over the same dataset, the
 overlapping set of columns; coefficients, penalty, edges and job id make no difference to it.
 
 Operations that count or sum columns as they are make one class: a histogram of four banks beside the counts of a
-profile of three shows the fourth just as well as a second histogram would. What is summed at derived coefficients
-(`scorecard.newton`) or is trained is compared with its own kind alone.
+profile of three shows the fourth just as well as a second histogram would. A trained update is one of them: one step
+of gradient descent over all rows is a sum of columns. What is summed at derived coefficients (`scorecard.newton`) is
+compared with its own kind alone; the counts of its job stand in the ledger beside it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ COUNTING = frozenset(
         "binning.counts",
         "columns.histogram",
         "evaluate.scores",
+        "fedavg.update",
         "profile.counts",
         "profile.moments",
         "scorecard.counts",

@@ -69,8 +69,8 @@ def test_counts_of_one_kind_of_job_are_held_against_those_of_another():
         assert operation in steps
         assert verdict(replace(smaller, operation=operation), [Earlier(before, 0)]) == "d"
         assert verdict(replace(NOW, operation=operation), [Earlier(before, 29)]) == "rows"
-    # Totals at derived coefficients or of training are compared with their own kind.
-    assert steps - COUNTING == {"scorecard.newton", "fedavg.update"}
+    # Totals at derived coefficients are compared with their own kind: their job's counts are in the ledger as well.
+    assert steps - COUNTING == {"scorecard.newton"}
     assert verdict(smaller, [Earlier(before, 0)]) == "allowed"
 
 
