@@ -77,10 +77,22 @@ def test_show_says_what_leaves_and_what_stands_in_the_way(tmp_path):
     with_space(work, tmp_path)
 
 
-def test_the_preview_names_the_rounds_that_really_run(tmp_path):
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"coding": "woe"},
+        {"kind": "profile", "features": ["x1", "x4"]},
+        {"kind": "binning", "features": ["x1", "x4"], "label": "y", "edges": {"x1": [0.0]}},
+        {"kind": "stability", "features": ["x1", "x4"], "after": "loans"},
+    ],
+    ids=lambda changes: "-".join(map(str, list(changes.values())[:1])) or "scorecard",
+)
+def test_the_preview_names_the_rounds_that_really_run(tmp_path, changes):
     async def work(space):
-        job = await space.propose()
-        shown = {e["operation"]: e["fields"] for e in space.banks["bank-1"].jobs.show(job)["leaves"]["rounds"]}
+        job = await space.propose(**changes)
+        rounds = space.banks["bank-1"].jobs.show(job)["leaves"]["rounds"]
+        shown = {entry["operation"]: entry["fields"] for entry in rounds}
         for name in BANKS:
             await space.banks[name].jobs.accept(job)
         await space.settle()
@@ -101,7 +113,13 @@ def test_the_preview_names_the_rounds_that_really_run(tmp_path):
         space.coordinator._make_run = make
         await space.coordinator.start_job(job)
         await space.ended(job)
-        assert seen == shown
+        assert list(seen) == list(shown)  # in order
+        for entry in rounds:
+            fields = seen[entry["operation"]]
+            assert list(fields) == list(entry["fields"])
+            assert all(fields[name] <= length for name, length in entry["fields"].items())
+            assert fields == entry["fields"] or not entry["bytes_exact"]
+        assert changes or seen == shown  # without bins there is nothing that only the totals tell
 
     with_space(work, tmp_path)
 
