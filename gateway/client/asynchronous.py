@@ -139,6 +139,8 @@ class AsyncModels(_Threaded[Models]):
     list = _threaded(Models.list)
     get = _threaded(Models.get)
     export = _threaded(Models.export)
+    benefit = _threaded(Models.benefit)
+    card = _threaded(Models.card)
     in_use = _threaded(Models.in_use)
     history = _threaded(Models.history)
     use = _threaded(Models.use)

@@ -12,10 +12,14 @@ from typing import Any
 import pandas as pd
 
 from federation.errors import ChaotianError
-from gateway.client.connection import CALL_SECONDS, Connection
+from federation.learning.card import ModelCard
+from gateway.client.connection import CALL_SECONDS, Connection, check_deadline
 from gateway.client.documents import Document, toml_text
+from gateway.client.results import Benefit
+from gateway.jobs.facts import facts_of
 from gateway.jobs.models import ModelStore, encode
 from gateway.jobs.uses import ModelUses, Use
+from gateway.jobs.worth import own_worth
 from gateway.scoring.estimator import FederatedScorecard
 from gateway.storage.files import write_atomic
 
@@ -81,7 +85,7 @@ class Grants:
         Raises:
             ChaotianError: DEADLINE.
         """
-        end = time.monotonic() + deadline
+        end = time.monotonic() + check_deadline(deadline)
         while True:
             table = self.list(state=state)
             table = table[table["owner"] == owner] if owner else table
@@ -176,6 +180,28 @@ class Models:
         path = Path(out).expanduser()
         write_atomic(path, encode(self._store.get(model)), mode=0o644)
         return path
+
+    def benefit(self, model: str, *, data: str = "") -> Benefit:
+        """Return what joining was worth to this member: its own model beside the federated one, on its own rows.
+
+        Args:
+            data: dataset of this node with outcomes; the job's test dataset or the own held-out rows where left out.
+
+        Raises:
+            ChaotianError: NOT_FOUND where this node did not bring rows to the model's job, or lacks them; DATA_*.
+        """
+        found = self._store.get(model)
+        return Benefit(found, own_worth(self._connection.path, found, data))
+
+    def card(self, model: str) -> dict[str, Any]:
+        """Return the model card: what the model was made of, how well it does, its coefficients, points, limits."""
+        found = self._store.get(model)
+        facts = facts_of(self._connection.path, found)
+        own = (facts.result or {}).get("holdout")
+        card = ModelCard.of(found, purpose=facts.purpose, dataset=facts.dataset, members=facts.members, own=own)
+        for figures in facts.evaluations:
+            card = card.with_figures(figures)
+        return card.document()
 
     def in_use(self) -> pd.DataFrame:
         """Return the model in use for each purpose and label: model, the one before, since when, by whom, and why."""

@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import html
+import io
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from federation.errors import ChaotianError
 from federation.learning.model import Model
 from gateway.client import tables
 from gateway.jobs.models import ModelStore
+from gateway.jobs.worth import Worth
+from gateway.reports.benefit import benefit
 from gateway.reports.evaluation import evaluation_sections
 from gateway.reports.page import fragment
 from gateway.reports.training import training_sections
 from gateway.scoring.estimator import FederatedScorecard
+from gateway.storage.files import read_limited
+
+MAX_ARRAYS = 4 << 30
 
 
 @dataclass(frozen=True)
@@ -118,6 +127,60 @@ class JobView:
         return "".join(parts)
 
 
+class Benefit:
+    """What joining was worth to this member, measured at home on its own rows.
+
+    Attributes:
+        document: as `chaotian model report` writes it.
+        plots: `benefit`, `separation`, `coefficients`, `convergence`.
+    """
+
+    def __init__(self, model: Model, worth: Worth) -> None:
+        name, facts = worth.facts.member, worth.facts
+        measured = benefit({name: worth.scored}, {name: worth.trained}, worth.evaluated)
+        self.document: dict[str, Any] = {
+            "model": model.version,
+            "job": model.document["job"],
+            "purpose": facts.purpose,
+            "dataset": worth.dataset,
+            **measured,
+        }
+        sections = training_sections(
+            model=model, benefit=measured, whole=worth.scored, members={name: worth.scored}, cost={"bytes": {}}
+        )
+        self.plots = {title: Plot(title, part) for title, part in sections.items() if part and title != "cost"}
+
+    @property
+    def verdict(self) -> str:
+        """`pays`, `costs`, `no clear difference`, `only together` or `cannot be measured`."""
+        return str(self._own["verdict"])
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """AUC with interval, KS and Gini of the federated and of the own model on the same rows."""
+        return tables.own_figures(self._own)
+
+    @property
+    def gain(self) -> dict[str, float] | None:
+        """AUC federated minus AUC alone, `auc`, with the ends of its 95 % interval, `low` and `high`."""
+        found: dict[str, float] | None = self._own["gain"]
+        return found
+
+    @property
+    def _own(self) -> Mapping[str, Any]:
+        own: Mapping[str, Any] = next(iter(self.document["members"].values()))
+        return own
+
+    def __repr__(self) -> str:
+        return f"<Benefit on {self.document['dataset']}: {self.verdict}>"
+
+    def _repr_html_(self) -> str:
+        facts: dict[str, Any] = {"measured on": self.document["dataset"], "joining": self.verdict}
+        if self.gain:
+            facts["gain in AUC"] = "{auc:+.4f} ({low:+.4f} to {high:+.4f})".format_map(self.gain)
+        return facts_html(facts) + table_html(self.table)
+
+
 class JobResult:
     """What a finished job brought this member. A table that its kind of job does not have is NOT_FOUND.
 
@@ -185,6 +248,19 @@ class JobResult:
     def stability(self) -> pd.DataFrame:
         """One row for each column: index, what chance alone would give, and a verdict."""
         return tables.flat(self._part(tables.STABILITY, "stability")["shifts"], "name")
+
+    @property
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The trained arrays of a `fedavg` job, by name."""
+        place = self.document.get("arrays")
+        if not isinstance(place, str):
+            raise _absent("arrays")
+        data = read_limited(self._home / place, MAX_ARRAYS, code="NOT_FOUND")
+        try:
+            with np.load(io.BytesIO(data), allow_pickle=False) as found:
+                return {name: found[name] for name in found.files}
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+            raise ChaotianError("STORAGE", "the file of the arrays is damaged") from None
 
     @property
     def own(self) -> pd.DataFrame:

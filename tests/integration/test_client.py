@@ -134,6 +134,9 @@ def test_from_a_data_frame_to_a_scored_one(here) -> None:
         line[part.name] * (test[part.name] - part.mean) / part.sd for part in result.model.coding.parts
     )
     assert np.allclose(table["score"], by_hand, rtol=0, atol=1e-12)
+    worth = client.models.benefit(job.id[:12])
+    assert worth.table.loc["federated", "auc"] == result.own.loc["federated", "auc"] and "separation" in worth.plots
+    assert client.models.card(job.id[:12])["model"] == result.document["model"]
     change = client.models.use(result.document["model"], "credit-risk-model", note="first")
     assert change["model"] == client.models.in_use()["model"].item()
 
