@@ -50,8 +50,8 @@ class FedAvgPlan(JobPlan):
                 mean,
                 "what an update shows of the rows behind it: with few members a mean may show what one of them has",
                 "beside a lost member: about that member's own update, from the means before and after",
-                "beside another job on the same rows with another limit of weights, clipping bound or config, where that"
-                " changes what a single member sends: one member's own update",
+                "beside another job on the same rows with another limit of weights, clipping bound or config, where "
+                "that changes what a single member sends: one member's own update",
             ]
             if spec.weighting == "rows":
                 out.append("the summed weight, that is pooled training rows as far as they count")

@@ -295,4 +295,4 @@ def _cell(text: str) -> str:
     """Return text that stays within its cell and its line, whatever a name in the data holds."""
     flat = "".join(c if c.isprintable() else " " for c in text)
     flat = re.sub(r"<(?=[A-Za-z/!?])", "&lt;", flat)
-    return flat.replace("\\", "\\\\").replace("|", "\\|").replace("`", "\\`")
+    return re.sub(r"([\\|`\[\]])", r"\\\1", flat)  # no cell ends early, no link is made, no image is fetched

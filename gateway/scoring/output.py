@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
@@ -22,6 +23,8 @@ FORMATS = {
     ".gz": f"{_CSV}, COMPRESSION gzip",
     ".parquet": "FORMAT parquet, COMPRESSION zstd",
 }
+_FORMULA = frozenset("=+-@\t\r'")  # how a cell begins that a spreadsheet takes for more than text
+_NUMBER = re.compile(r"[+-]?[0-9]+(?:[.,][0-9]+)?%?")
 REFUSED = (".xlsx", ".xlsm", ".xls", ".duckdb", ".ddb", ".db", ".json")
 
 
@@ -72,11 +75,21 @@ def check_target(path: Path, source: Path | None = None) -> None:
         raise ChaotianError("USAGE", f"{path} holds the rows to be scored: the scores would take their place")
 
 
+def _no_formula(word: str) -> str:
+    """Return a word of the model as a cell that no spreadsheet runs: whoever proposed its job chose the levels.
+
+    What begins as a formula does, but is no number, gets an apostrophe before it; so does what begins with one, so
+    that two words stay two.
+    """
+    return f"'{word}" if word[:1] in _FORMULA and not _NUMBER.fullmatch(word) else word
+
+
 def write_scores(path: Path, ids: Sequence[str], scores: Scores, reasons: int, version: str) -> None:
     """Write one line a row: id, score (log-odds of bad), probability, points, reasons, version of the model.
 
     The suffix says the format: `.parquet`, `.gz` for CSV in gzip, else CSV. Numbers are written with all digits that
-    tell them from their neighbours. An existing file is replaced when the new one is complete.
+    tell them from their neighbours. In CSV a column or level that a spreadsheet would take for a formula has an
+    apostrophe before it. An existing file is replaced when the new one is complete.
 
     Raises:
         ChaotianError: USAGE, STORAGE.
@@ -88,6 +101,10 @@ def write_scores(path: Path, ids: Sequence[str], scores: Scores, reasons: int, v
     columns = {"id": pd.array(list(ids), dtype="str"), **columns_of(scores, reasons)}
     columns["model"] = pd.Categorical.from_codes(np.zeros(len(ids), dtype=np.int8), pd.Index([version]))
     form = FORMATS.get(path.suffix.lower(), _CSV)
+    if form.startswith(_CSV):
+        for name, column in columns.items():
+            if isinstance(column, pd.Categorical):
+                columns[name] = column.rename_categories([_no_formula(str(word)) for word in column.categories])
     temporary: Path | None = None
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
