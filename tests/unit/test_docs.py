@@ -17,8 +17,11 @@ from federation.errors import CATALOGUE
 from federation.primitives.entropy import SystemEntropy
 from gateway.cli.main import GROUPS
 from gateway.datasets.schema import parse_schema
+from gateway.grants.catalogue import STEPS
 from gateway.grants.proposal import Surroundings, grant_from_toml
 from gateway.jobs.document import from_written
+from gateway.jobs.kinds import KINDS
+from gateway.jobs.writing import Lookups, Training
 from parties.bank.features import catalogue
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -105,6 +108,27 @@ def test_what_the_banks_page_writes_fits_together() -> None:
     second = from_written(evaluate, space="s", proposer="bank-a", nonce="0" * 32, created=0)
     assert (second.members, second.dataset, second.purpose) == (job.members, job.dataset, job.purpose)
     assert all(grant.operation(operation) for operation in second.plan.operations())
+
+
+def test_jobs_in_documents_are_read() -> None:
+    lookups = Lookups(model=lambda _: Training("a" * 64, 0.2, "1"), edges=lambda _: {"amount": [1.0, 2.0]})
+    kinds = set()
+    for page in PAGES:
+        for block in blocks(page, "toml"):
+            written = tomllib.loads(block)
+            if "kind" in written:
+                given = {"space": "s", "proposer": "bank-a", "nonce": "0" * 32, "created": 0}
+                kinds.add(from_written(written, **given, lookups=lookups).kind)
+    assert kinds >= set(KINDS)
+
+
+def test_every_kind_has_a_page_and_says_what_a_grant_needs() -> None:
+    index = (ROOT / "docs/jobs/README.md").read_text()
+    grants = (ROOT / "docs/grants.md").read_text()
+    for kind in KINDS:
+        assert f"[{kind}]({kind}.md)" in index
+    for op, steps in STEPS.items():
+        assert f"| `{op}` |" in grants and all(f"`{step}`" in grants for step in steps)
 
 
 def test_error_codes_in_documents_are_in_the_catalogue() -> None:
