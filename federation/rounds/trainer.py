@@ -6,6 +6,7 @@ comes from the job that the member accepted, never from the wire.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -120,6 +121,8 @@ class AppTrainer:
     def evaluate(self, round_: int, arrays: Arrays) -> dict[str, float]:
         """Return what the app measures on the own held-out rows; empty without such rows. It stays at the member.
 
+        Figures that are no finite number are left out.
+
         Raises:
             ChaotianError: APP_FAILED.
         """
@@ -130,7 +133,7 @@ class AppTrainer:
             str(name): float(value)
             for record in content.metric_records.values()
             for name, value in record.items()
-            if isinstance(value, int | float)
+            if isinstance(value, int | float) and math.isfinite(value)
         }
 
     def _run(self, message: Message, context: Context) -> RecordDict:

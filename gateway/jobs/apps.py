@@ -20,6 +20,7 @@ from federation.rounds.flower import ClientApp
 GROUP = "chaotian.apps"
 OWN = {"mlp": "federation.rounds.mlp_app:app"}  # comes with the node
 MAX_SOURCE = 16 << 20  # bytes of one app
+_loaded: dict[str, str] = {}  # place -> digest of the source that this process runs: Python imports a module once
 
 
 @dataclass(frozen=True)
@@ -55,13 +56,17 @@ def load(name: str, hashed: str) -> ClientApp:
     """Return the installed app of that name and hash.
 
     Raises:
-        ChaotianError: APP_UNKNOWN where it is not installed or is another; APP_FAILED where it cannot be imported.
+        ChaotianError: APP_UNKNOWN where it is not installed or is another, or was replaced since this process imported
+            it; APP_FAILED where it cannot be imported.
     """
     app = find(name)
     if app.digest != hashed:
         raise ChaotianError(
             "APP_UNKNOWN", f"the app {name} installed here is {app.digest[:16]}, the job names {hashed[:16]}"
         )
+    if _loaded.setdefault(app.place, hashed) != hashed:
+        hint = "Start the node again."
+        raise ChaotianError("APP_UNKNOWN", f"the app {name} was replaced, and this process runs the old one", hint=hint)
     module, _, attribute = app.place.partition(":")
     try:
         found = getattr(importlib.import_module(module), attribute)

@@ -104,7 +104,7 @@ def write_scores(path: Path, ids: Sequence[str], scores: Scores, reasons: int, v
     if form.startswith(_CSV):
         for name, column in columns.items():
             if isinstance(column, pd.Categorical):
-                columns[name] = column.rename_categories([_no_formula(str(word)) for word in column.categories])
+                columns[name] = column.rename_categories(lambda word: _no_formula(str(word)))
     temporary: Path | None = None
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
