@@ -27,6 +27,8 @@ from gateway.datasets.faults import Progress
 T = TypeVar("T")
 MAX_STRINGS = 1 << 30  # bytes of the table of texts: it is held in memory
 MAX_COLUMNS = 120
+MAX_ROWS = 1 << 20  # of a sheet, by the format
+_GAP = 1 << 16  # blank rows of a batch that are filled in here: each costs memory in every column
 _BATCH = 48 << 20  # bytes of XML that are taken apart at once
 _READ = 4 << 20
 _HEAD = 1 << 20  # bytes before the first row
@@ -223,6 +225,8 @@ class _Sheet:
         if (numbers[1:] <= numbers[:-1]).any() or numbers[0] <= self._seen:
             raise Unusual
         self._seen = int(numbers[-1])
+        if self._seen > MAX_ROWS:
+            raise Unusual
         self._rows(*self._cells())
 
     def _cells(self) -> tuple[NDArray[np.int64], NDArray[np.int64], Any]:
@@ -300,6 +304,8 @@ class _Sheet:
         if places.max() > self._width:
             raise Unusual
         first, last = self._written + 1, int(numbers.max())
+        if last - first + 1 > len(np.unique(numbers)) + _GAP:
+            raise Unusual
         columns = []
         for place in range(1, self._width + 1):
             at = np.flatnonzero(places == place)
