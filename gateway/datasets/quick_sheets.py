@@ -12,25 +12,27 @@ from __future__ import annotations
 
 import re
 import zipfile
+from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gateway.datasets.faults import Progress
 
-T = TypeVar("T")
 MAX_STRINGS = 1 << 30  # bytes of the table of texts: it is held in memory
 MAX_COLUMNS = 120
 MAX_ROWS = 1 << 20  # of a sheet, by the format
 _GAP = 1 << 16  # blank rows of a batch that are filled in here: each costs memory in every column
-_BATCH = 48 << 20  # bytes of XML that are taken apart at once
+_BATCH = 24 << 20  # bytes of XML that are taken apart at once
 _READ = 4 << 20
+_WORKERS = 2  # threads: DuckDB spreads so few rows over one alone
 _HEAD = 1 << 20  # bytes before the first row
 _TEXT = '<t(?: xml:space="preserve")?>[^<>]*</t>|<t ?/>'
 _STRING = f"<si>(?:{_TEXT})|<si ?/>"
@@ -178,6 +180,17 @@ def _strings(connection: Any, archive: zipfile.ZipFile, part: str) -> Any:
     return texts["text"].combine_chunks().cast(pyarrow.large_string())
 
 
+@dataclass(frozen=True)
+class _Cells:
+    """What some rows hold: number of the first and of the last row, and of each cell row, column (from 1) and text."""
+
+    first: int
+    last: int
+    numbers: NDArray[np.int64]
+    places: NDArray[np.int64]
+    texts: Any
+
+
 class _Sheet:
     """Rows of one sheet on their way to CSV.
 
@@ -198,45 +211,54 @@ class _Sheet:
     def write(self, archive: zipfile.ZipFile, progress: Progress) -> None:
         """Write all rows."""
         size = max(archive.getinfo(self._part).file_size, 1)
-        with archive.open(self._part) as source:
-            for block, done in _ahead(_batches(source)):
-                self._take(block)
-                progress(min(done / size, 1.0), "reading the sheet")
+        waiting: deque[tuple[Future[_Cells], int]] = deque()
+        with archive.open(self._part) as source, ThreadPoolExecutor(_WORKERS) as pool:
+            for block, done in _batches(source):
+                waiting.append((pool.submit(self._read, block), done))
+                if len(waiting) > _WORKERS:
+                    self._take(*waiting.popleft(), size, progress)
+            while waiting:
+                self._take(*waiting.popleft(), size, progress)
         if not self._width:
             raise Unusual
 
-    def _take(self, block: bytes) -> None:
-        connection = self._connection
-        connection.register("incoming", _split(block, "</row>"))
-        connection.execute(
-            "CREATE OR REPLACE TEMP TABLE lines AS "
-            "SELECT i, TRY_CAST(regexp_extract(x, '^<row r=\"([0-9]+)\"', 1) AS INT) AS number, "
-            "string_split(x, '<c ') AS parts FROM "
-            r"(SELECT i, regexp_replace(x, '^\s*(?:<row [^<>]*/>\s*)*', '') AS x FROM incoming)"
-        )
-        connection.unregister("incoming")
-        wrong = _one(
-            connection,
-            f"SELECT count(*) FROM lines WHERE number IS NULL OR NOT regexp_full_match(parts[1], '{_ROW}')",
-        )[0]
-        if wrong:
+    def _take(self, coming: Future[_Cells], done: int, size: int, progress: Progress) -> None:
+        cells = coming.result()
+        if cells.first <= self._seen:
             raise Unusual
-        numbers = connection.sql("SELECT number FROM lines ORDER BY i").fetchnumpy()["number"]
-        if (numbers[1:] <= numbers[:-1]).any() or numbers[0] <= self._seen:
-            raise Unusual
-        self._seen = int(numbers[-1])
-        if self._seen > MAX_ROWS:
-            raise Unusual
-        self._rows(*self._cells())
+        self._seen = cells.last
+        self._rows(cells.numbers, cells.places, cells.texts)
+        progress(min(done / size, 1.0), "reading the sheet")
 
-    def _cells(self) -> tuple[NDArray[np.int64], NDArray[np.int64], Any]:
+    def _read(self, block: bytes) -> _Cells:
+        """Take some rows apart; safe to run in several threads."""
+        with self._connection.cursor() as connection:
+            connection.register("incoming", _split(block, "</row>"))
+            connection.execute(
+                "CREATE TEMP TABLE lines AS "
+                "SELECT i, TRY_CAST(regexp_extract(x, '^<row r=\"([0-9]+)\"', 1) AS INT) AS number, "
+                "string_split(x, '<c ') AS parts FROM "
+                r"(SELECT i, regexp_replace(x, '^\s*(?:<row [^<>]*/>\s*)*', '') AS x FROM incoming)"
+            )
+            wrong = _one(
+                connection,
+                f"SELECT count(*) FROM lines WHERE number IS NULL OR NOT regexp_full_match(parts[1], '{_ROW}')",
+            )[0]
+            if wrong:
+                raise Unusual
+            numbers = connection.sql("SELECT number FROM lines ORDER BY i").fetchnumpy()["number"]
+            if (numbers[1:] <= numbers[:-1]).any():
+                raise Unusual
+            return _Cells(int(numbers[0]), int(numbers[-1]), *self._cells(connection))
+
+    def _cells(self, connection: Any) -> tuple[NDArray[np.int64], NDArray[np.int64], Any]:
         """Return number, place (column, from 1) and text of all cells that hold something, in any order."""
         import pyarrow
         import pyarrow.compute
 
         epoch: date = self._epoch
         timed = _any_style(self._times)
-        cells = self._connection.sql(
+        cells = connection.sql(
             f"""
             WITH apart AS (SELECT number || '"' AS tail, number, unnest(parts[2:]) AS cell FROM lines),
             kinds AS (
@@ -320,15 +342,6 @@ class _Sheet:
 def _any_style(styles: set[int]) -> str:
     """Return the SQL condition that a cell has one of these styles."""
     return "(" + (" OR ".join(f"contains(cell, ' s=\"{style}\"')" for style in sorted(styles)) or "false") + ")"
-
-
-def _ahead(items: Iterator[T]) -> Iterator[T]:
-    """Yield `items`, the next one made while the last one is worked on: unpacking keeps another core busy."""
-    with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(next, items, None)
-        while (item := coming.result()) is not None:
-            coming = pool.submit(next, items, None)
-            yield item
 
 
 def _batches(source: IO[bytes]) -> Iterator[tuple[bytes, int]]:
