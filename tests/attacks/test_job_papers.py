@@ -151,7 +151,7 @@ def test_nothing_is_answered_or_released_for_a_job_that_ended_meanwhile(tmp_path
 
 def test_a_peer_whose_approval_is_taken_back_in_the_middle_gets_nothing_more(tmp_path):
     approved = {name: Signer(bytes([i + 1]) * 32).verifier for i, name in enumerate(NAMES)}
-    markers, database = make(tmp_path, approved=lambda: approved)
+    markers, database = make(tmp_path, approved=lambda _: approved)
     markers.released(terms_of())
     real = approved["bank-c"]
     approved["bank-c"] = FORGER.verifier
