@@ -68,6 +68,12 @@ def complete(document: Mapping[str, Any], lookups: Lookups) -> Any:
         if out.get("rows") == "holdout" and training.holdout is not None:
             out.setdefault("holdout", training.holdout)
             out.setdefault("seed", training.seed)
+    if out.get("rows") == "holdout" and not {"holdout", "seed"} <= set(out):
+        raise ChaotianError(
+            "BAD_DOCUMENT",
+            "rows that training held out are told by the holdout and the seed of the training job",
+            hint="Give both: this node does not know the job that made the model.",
+        )
     if isinstance(out.get("app"), str) and "digest" not in out and lookups.app is not None:
         out["digest"] = lookups.app(out["app"])
     if isinstance(out.get("features"), list):

@@ -51,7 +51,7 @@ WRITTEN = {
     "profile": {"params": {"features": FEATURES, "domains": {"amount": [0, 9.5]}}},
     "binning": {"params": {"label": "bad", "features": FEATURES, "edges": {"amount": [1, 2.5]}, "monotone": "auto"}},
     "scorecard": {"params": {"label": "bad", "features": FEATURES, "coding": "woe", "seed": 7}, "test": "others@2"},
-    "evaluate": {"params": {"model": MODEL, "rows": "holdout", "holdout": 0.3}},
+    "evaluate": {"params": {"model": MODEL, "rows": "holdout", "holdout": 0.3, "seed": ""}},
     "fedavg": {
         "params": {
             "app": "mlp",
@@ -118,7 +118,10 @@ def test_every_operation_is_one_a_grant_can_name(kind, operations):
 
 def test_rows_that_enter_follow_from_the_parameters():
     frame = Frame([f"r{i}" for i in range(1000)], {})
-    held = select(frame, written("evaluate", params={"model": MODEL, "rows": "holdout", "seed": "s"}).plan.selection())
+    held = select(
+        frame,
+        written("evaluate", params={"model": MODEL, "rows": "holdout", "holdout": 0.2, "seed": "s"}).plan.selection(),
+    )
     trained = select(
         frame, written("scorecard", params={**WRITTEN["scorecard"]["params"], "seed": "s"}).plan.selection()
     )
@@ -143,7 +146,8 @@ def test_rows_that_enter_follow_from_the_parameters():
         ("scorecard", {"params": {"label": "bad", "features": FEATURES, "coding": "woe", "impute": "mean"}}),
         ("evaluate", {"params": {"model": "abcd"}}),
         ("evaluate", {"params": {"model": MODEL, "rows": "some"}}),
-        ("evaluate", {"params": {"model": MODEL, "rows": "holdout", "holdout": 0.07}}),
+        ("evaluate", {"params": {"model": MODEL, "rows": "holdout", "holdout": 0.07, "seed": ""}}),
+        ("evaluate", {"params": {"model": MODEL, "rows": "holdout"}}),  # whose holdout, nobody knows
         ("evaluate", {"params": {}}),
         ("stability", {"params": {}}),
         ("stability", {"params": {"model": MODEL, "features": FEATURES}}),
