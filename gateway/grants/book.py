@@ -19,6 +19,7 @@ from gateway.grants.catalogue import PERIODS
 from gateway.grants.decision import Decision, Usage, UseRequest, decide, no_grant
 from gateway.grants.document import Grant
 from gateway.grants.signed import GrantEnvelope, Revocation
+from gateway.storage.hot import Hot
 from gateway.storage.tables.grants import grant_charges, grants
 
 # (state, event) -> state; anything else is refused.
@@ -34,23 +35,20 @@ _CACHED = 256
 
 # What every round of every job asks, built once: building a statement takes longer than running it.
 _THIS = grants.c.id == bindparam("grant")
-_READ = select(grants).where(_THIS)
-_LOCK = update(grants).where(_THIS).values(charges=grants.c.charges).returning(*grants.c)
-_ADVANCE = update(grants).where(_THIS).values(charges=grants.c.charges + 1)
-_CHARGE = insert(grant_charges)
-_COUNT = (
-    select(func.count())
-    .select_from(grant_charges)
-    .where(grant_charges.c.grant_id == bindparam("grant"), grant_charges.c.charged_at > bindparam("since"))
-)
-_LOSS = select(func.coalesce(func.sum(grant_charges.c.loss), 0.0)).where(
-    grant_charges.c.grant_id == bindparam("grant"), grant_charges.c.charged_at > bindparam("since")
-)
-_SAME = select(grant_charges.c.round).where(
-    grant_charges.c.grant_id == bindparam("grant"),
-    grant_charges.c.job == bindparam("job"),
-    grant_charges.c.round == bindparam("round"),
-    grant_charges.c.purpose == bindparam("purpose"),
+_READ = Hot(select(grants).where(_THIS))
+_LOCK = Hot(update(grants).where(_THIS).values(charges=grants.c.charges).returning(*grants.c))
+_ADVANCE = Hot(update(grants).where(_THIS).values(charges=grants.c.charges + 1))
+_CHARGE = Hot(insert(grant_charges).inline(), tuple(c.name for c in grant_charges.columns if c.name != "id"))
+_SINCE = (grant_charges.c.grant_id == bindparam("grant"), grant_charges.c.charged_at > bindparam("since"))
+_COUNT = Hot(select(func.count().label("calls")).select_from(grant_charges).where(*_SINCE))
+_LOSS = Hot(select(func.coalesce(func.sum(grant_charges.c.loss), 0.0).label("loss")).where(*_SINCE))
+_SAME = Hot(
+    select(grant_charges.c.round).where(
+        grant_charges.c.grant_id == bindparam("grant"),
+        grant_charges.c.job == bindparam("job"),
+        grant_charges.c.round == bindparam("round"),
+        grant_charges.c.purpose == bindparam("purpose"),
+    )
 )
 
 
@@ -224,20 +222,20 @@ class GrantBook:
     def _usage(connection: Connection, record: GrantRecord, request: UseRequest | None, now: float) -> Usage:
         period = PERIODS[record.grant.per]
         since = -1 if period is None else int((now - period) * 1000)
-        calls = connection.execute(_COUNT, {"grant": record.grant.id, "since": since}).scalar_one()
+        calls = _COUNT.all(connection, {"grant": record.grant.id, "since": since})[0].calls
         loss = 0.0
         if record.grant.budget is not None:
             within = PERIODS[record.grant.budget.period]
             since = -1 if within is None else int((now - within) * 1000)
-            loss = float(connection.execute(_LOSS, {"grant": record.grant.id, "since": since}).scalar_one())
+            loss = float(_LOSS.all(connection, {"grant": record.grant.id, "since": since})[0].loss)
         if request is None:
             return Usage(record.state, calls, loss=loss)
         same = {"grant": record.grant.id, "job": request.job, "round": request.round, "purpose": request.purpose}
-        return Usage(record.state, calls, connection.execute(_SAME, same).one_or_none() is not None, loss)
+        return Usage(record.state, calls, _SAME.first(connection, same) is not None, loss)
 
     def decide(self, connection: Connection, grant_id: str, request: UseRequest) -> Decision:
         """Return what the grant says to `request` now; charges nothing. An unknown grant denies."""
-        row = connection.execute(_READ, {"grant": grant_id}).one_or_none()
+        row = _READ.first(connection, {"grant": grant_id})
         if row is None:
             return no_grant(request)
         record, now = self._record(row), self._clock()
@@ -252,7 +250,7 @@ class GrantBook:
             ChaotianError: the first denial; then nothing was charged.
         """
         # Reading by an update takes the row's lock first: two transactions never count the same free place.
-        row = connection.execute(_LOCK, {"grant": grant_id}).one_or_none()
+        row = _LOCK.first(connection, {"grant": grant_id})
         if row is None:
             decision = no_grant(request)
             decision.check()
@@ -263,8 +261,8 @@ class GrantBook:
         decision.check()
         if usage.charged:
             return decision
-        connection.execute(
-            _CHARGE,
+        _CHARGE.all(
+            connection,
             {
                 "grant_id": grant_id,
                 "job": request.job,
@@ -275,7 +273,7 @@ class GrantBook:
                 "loss": request.loss,
             },
         )
-        connection.execute(_ADVANCE, {"grant": grant_id})
+        _ADVANCE.all(connection, {"grant": grant_id})
         return decision
 
     def _record(self, row: Row[Any]) -> GrantRecord:
