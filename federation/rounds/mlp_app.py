@@ -70,6 +70,13 @@ def model(arrays: dict[str, NDArray[Any]], x: NDArray[np.float64], config: Any) 
     return made
 
 
+def log_odds(arrays: dict[str, NDArray[Any]], context: Context, config: Any) -> NDArray[np.float64]:
+    """Return the log-odds that trained arrays give the rows of a context: rectifier, then linear."""
+    x, _ = inputs(context, config)
+    hidden = np.maximum(0.0, x @ arrays["w1"].astype(np.float64) + arrays["b1"])
+    return np.asarray(hidden @ arrays["w2"].astype(np.float64) + arrays["b2"], dtype=np.float64)[:, 0]
+
+
 @app.train()  # type: ignore[untyped-decorator]
 def train(message: Message, context: Context) -> Message:
     """Train some epochs on the own rows, from the arrays of the round."""

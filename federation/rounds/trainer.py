@@ -101,6 +101,11 @@ class AppTrainer:
         if held_out is not None and len(held_out):
             self._held_out = app_context(job, self._node, config, rows_record(held_out, features, label))
 
+    @property
+    def context(self) -> Context:
+        """What the app sees of the training rows, for use at this member alone."""
+        return self._context
+
     def __call__(self, round_: int, arrays: Arrays) -> tuple[Arrays, int]:
         """Train one round; return the arrays and the number of rows, which is never above that of the training rows.
 

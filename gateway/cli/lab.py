@@ -118,7 +118,7 @@ def train(
     id_: Annotated[str, typer.Option("--id", help="Column that identifies a row.", metavar="COLUMN")],
     label: Annotated[str, typer.Option("--label", help="Column of the outcome: 1 is bad.", metavar="COLUMN")],
     out: Annotated[Path, typer.Option("--out", help="Folder for the results; made if missing.", metavar="DIR")],
-    job: Annotated[str, typer.Option("--job", help="What to train: scorecard.", metavar="JOB")] = "scorecard",
+    job: Annotated[str, typer.Option("--job", help="What to train: scorecard or fedavg.", metavar="JOB")] = "scorecard",
     split: Annotated[
         str, typer.Option("--split", help="rows: members have the same columns of other rows.", metavar="HOW")
     ] = "rows",
@@ -164,12 +164,17 @@ def train(
     if job == "boosting" or split == "columns":
         what = "--job boosting" if job == "boosting" else "--split columns"
         raise ChaotianError("USAGE", f"{what} is not there yet", hint="Use --job scorecard --split rows.")
-    if job != "scorecard":
-        raise ChaotianError("USAGE", "--job is scorecard")
+    if job not in ("scorecard", "fedavg"):
+        raise ChaotianError("USAGE", "--job is scorecard or fedavg")
     if split != "rows":
         raise ChaotianError("USAGE", "--split is rows")
     if label_owner or test_ids:
         raise ChaotianError("USAGE", "--label-owner and --test-ids are for --split columns, which is not there yet")
+    if job == "fedavg":
+        if processes:
+            raise ChaotianError("USAGE", "fedavg runs in the lab in one process, without --processes")
+        _average(member, id_, label, test, param or [], drop or [], category or [], out, json_)
+        return
     settings = TrainSettings(
         members=parse_members(member, label),
         id=id_,
@@ -187,6 +192,52 @@ def train(
         print_json(document)
     else:
         _show_training(document, out)
+
+
+def _average(
+    member: list[str],
+    identifier: str,
+    label: str,
+    test: str | None,
+    param: list[str],
+    drop: list[str],
+    category: list[str],
+    out: Path,
+    as_json: bool,
+) -> None:
+    """Train the example perceptron by federated averaging."""
+    from federation.primitives.entropy import SystemEntropy
+    from gateway.lab.averaging import parse, train
+    from gateway.lab.settings import TrainSettings, parse_members, parse_test
+
+    parameters = parse(param)
+    checked = TrainSettings(
+        members=parse_members(member, label), id=identifier, label=label, test=parse_test(test), drop=tuple(drop),
+        category=tuple(category),
+    )  # fmt: skip
+    with _bar() as show:
+        document = train(
+            checked.members, identifier=identifier, label=label, test=checked.test, parameters=parameters, out=out,
+            drop=drop, category=category, entropy=SystemEntropy(), on_step=show,
+        )  # fmt: skip
+    for text in document["warnings"]:
+        warn(text)
+    if as_json:
+        print_json(document)
+        return
+    rows = [(f"{name} alone", *_figures(found)) for name, found in document["metrics_local"].items()]
+    rows += [
+        ("federated", *_figures(document["metrics"])),
+        ("pooled (lab only)", *_figures(document["metrics_pooled"])),
+    ]
+    print_table(("model", "AUC", "KS"), rows, title=f"Federated averaging, {document['rounds']} rounds")
+    if document["epsilon"] is not None:
+        typer.echo(f"ε = {document['epsilon']:.3g} at δ = {document['delta']:g} for a member with all its rows")
+    typer.echo(f"{document['seconds']:.2f} s; arrays in {out / 'model.npz'}")
+
+
+def _figures(found: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(f"{found[key]:.4f}" if found.get(key) is not None else "-" for key in ("auc", "ks"))
 
 
 def _train(settings: TrainSettings, out: Path) -> dict[str, Any]:

@@ -11,6 +11,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from federation.errors import ChaotianError
 from federation.learning.model import probability
 from gateway.lab.training import TrainResult
@@ -103,13 +106,20 @@ def _json(document: Any) -> str:
     return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
+def write_scores(folder: Path, ids: list[str], scores: NDArray[np.float64]) -> None:
+    """Write scores.csv: identifier, log-odds and probability of each row."""
+    (folder / "scores.csv").write_text(_scores_of(ids, scores), encoding="utf-8", newline="")
+
+
 def _scores(result: TrainResult) -> str:
+    return _scores_of(result.ids, result.scores)
+
+
+def _scores_of(ids: list[str], scores: NDArray[np.float64]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(("id", "score", "probability"))
-    for name, score, chance in zip(
-        result.ids, result.scores.tolist(), probability(result.scores).tolist(), strict=True
-    ):
+    for name, score, chance in zip(ids, scores.tolist(), probability(scores).tolist(), strict=True):
         writer.writerow((name, repr(score), repr(chance)))
     return out.getvalue()
 
