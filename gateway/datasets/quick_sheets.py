@@ -364,8 +364,10 @@ def _batches(source: IO[bytes]) -> Iterator[tuple[bytes, int]]:
         cut = buffer.rfind(b"</row>", 0, stop if ended else len(buffer)) + len(b"</row>")
         if cut >= len(b"</row>"):
             yield buffer[:cut], done
-        else:
+        elif ended:
             cut = 0
+        else:
+            raise Unusual  # a row as long as a whole batch
         buffer = buffer[cut:stop] if ended else buffer[cut:]
     if not re.fullmatch(rb"\s*(?:<row [^<>]*/>\s*)*", buffer):
         raise Unusual

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
+import threading
 import zipfile
 
 import openpyxl
 import pytest
+
+from gateway.datasets import quick_sheets
 
 READ = """
 import resource, sys
@@ -46,3 +50,24 @@ def test_a_far_row_takes_no_memory(tmp_path, row, answer):
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-300:]
     assert done.stdout.strip().startswith(answer), done.stdout
+
+
+def test_a_row_without_an_end_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(quick_sheets, "_BATCH", 1 << 16)
+    sheet = (
+        b'<worksheet><sheetData><row r="1"><c r="A1"><v>' + b"1" * (1 << 18) + b"</v></c></row></sheetData></worksheet>"
+    )
+    seen = []
+
+    def read():
+        try:
+            seen.extend(quick_sheets._batches(io.BytesIO(sheet)))
+        except quick_sheets.Unusual:
+            seen.append("unusual")
+
+    reader = threading.Thread(target=read, daemon=True)
+    monkeypatch.setattr(quick_sheets, "_HEAD", 1 << 10)
+    monkeypatch.setattr(quick_sheets, "_READ", 1 << 12)
+    reader.start()
+    reader.join(20)
+    assert seen == ["unusual"]
