@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
@@ -69,6 +70,9 @@ def register_node(local: Registrar, jobs: NodeJobs) -> None:
     def result(params: Params) -> Params:
         return jobs.result(text(params, "id"))
 
+    def arrays(params: Params) -> Params:
+        return {"npz": base64.b64encode(jobs.arrays(text(params, "id"))).decode()}
+
     async def progress(params: Params) -> Params:
         return await jobs.progress(text(params, "id"))
 
@@ -83,6 +87,7 @@ def register_node(local: Registrar, jobs: NodeJobs) -> None:
     for name, handler in (
         ("propose", propose), ("list", list_), ("show", show), ("accept", accept), ("start", start),
         ("resume", resume), ("cancel", cancel), ("consent", consent), ("result", result), ("progress", progress),
+        ("arrays", arrays),
     ):  # fmt: skip
         local.register(f"job.{name}", handler)
     local.register_watch("job.watch", watch)

@@ -11,6 +11,7 @@ from gateway.storage.files import make_private_directory, read_limited, write_at
 
 FOLDER = "models"
 LIMIT = 16 << 20
+ARRAYS_LIMIT = 256 << 20
 _HEX = frozenset("0123456789abcdef")
 
 
@@ -44,6 +45,10 @@ class ModelStore:
         path = self._folder / f"{identifier}.npz"
         write_atomic(path, data, replace=True)
         return f"{FOLDER}/{path.name}"
+
+    def arrays(self, identifier: str) -> bytes:
+        """Return the .npz file of the arrays with that hash; NOT_FOUND where it is gone."""
+        return read_limited(self._folder / f"{identifier}.npz", ARRAYS_LIMIT, code="NOT_FOUND")
 
     def get(self, text: str) -> Model:
         """Return the model whose id begins with `text`, or the one of the job whose id does.

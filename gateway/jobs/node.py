@@ -656,6 +656,17 @@ class NodeJobs:
             raise ChaotianError("JOB_STATE", f"the job is {row.state}: there is no result yet")
         return {"id": row.id, "state": row.state, **row.result}
 
+    def arrays(self, prefix: str) -> bytes:
+        """Return the trained arrays of a finished `fedavg` job as an .npz file.
+
+        Raises:
+            ChaotianError: as `result`; NOT_FOUND where the job has none.
+        """
+        found = self.result(prefix)
+        if "arrays" not in found:
+            raise ChaotianError("NOT_FOUND", "the job trained no arrays")
+        return self._models.arrays(str(found["result"]["arrays"]))
+
     def check_papers(self, prefix: str) -> None:
         """Raise what would keep a job from running here: unapproved members, missing or wrong acceptances."""
         row = self.store.find(prefix)

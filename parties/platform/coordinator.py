@@ -38,7 +38,7 @@ from gateway.jobs.store import CONSENT as CONSENTS
 from gateway.storage.base import Database
 from gateway.transport.ports import Caller, PlatformHandler
 from parties.platform.job_run import PLATFORM, JobRun, Requests
-from parties.platform.mean_run import MeanRun
+from parties.platform.mean_run import MeanRun, trained
 from parties.platform.runs import RunStore
 
 ROLES = ("bank",)
@@ -474,6 +474,19 @@ class Coordinator:
             "consented": sorted(self.store.papers(row.id, CONSENTS)),
             "obstacles": [],
         }
+
+    def arrays(self, prefix: str) -> bytes:
+        """Return the trained arrays of a finished `fedavg` job, which gave them to the platform, as an .npz file.
+
+        Raises:
+            ChaotianError: NOT_FOUND for another kind; JOB_STATE while it is not done.
+        """
+        row = self.store.find(prefix)
+        if row.document.kind not in RUNS:
+            raise ChaotianError("NOT_FOUND", "the job trained no arrays")
+        if row.state != states.DONE:
+            raise ChaotianError("JOB_STATE", f"the job is {row.state}: there are no trained arrays")
+        return trained(row.document, self.runs.model(row.id))
 
     def _event(self, name: str) -> asyncio.Event:
         return self._changed.setdefault(name, asyncio.Event())

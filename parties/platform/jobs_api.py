@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import AsyncIterator
 
 from federation.errors import ChaotianError
@@ -48,6 +49,9 @@ def register_platform(local: Registrar, coordinator: Coordinator) -> None:
     async def cancel(params: Params) -> Params:
         return await coordinator.cancel(text(params, "id"))
 
+    def arrays(params: Params) -> Params:
+        return {"npz": base64.b64encode(coordinator.arrays(text(params, "id"))).decode()}
+
     async def progress(params: Params) -> Params:
         return await coordinator.progress(text(params, "id"))
 
@@ -63,7 +67,7 @@ def register_platform(local: Registrar, coordinator: Coordinator) -> None:
     for name, handler in (
         ("propose", propose), ("list", list_), ("show", show), ("start", start), ("resume", start),
         ("cancel", cancel), ("progress", progress), ("accept", members_only), ("consent", members_only),
-        ("result", members_only),
+        ("result", members_only), ("arrays", arrays),
     ):  # fmt: skip
         local.register(f"job.{name}", handler)
     local.register_watch("job.watch", watch)

@@ -6,11 +6,14 @@ that comes back goes on with the same bits.
 
 from __future__ import annotations
 
+import io
 import json
 import time
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 from federation.errors import ChaotianError
 from federation.learning.fedavg_arrays import Arrays, decode_arrays, encode_arrays, initial_arrays
@@ -20,10 +23,23 @@ from federation.rounds.flower import Context, Grid, ServerApp, Strategy
 from federation.rounds.means import make_strategy, memory, remember, run_rounds
 from federation.rounds.strategy import Phase
 from federation.secure_sum.coordinator import RoundOutcome
+from gateway.jobs.document import JobDocument
 from gateway.transport.mean_grid import MeanGrid
 from parties.platform.job_run import JobRun, Position
 
 MODEL_TAG = "chaotian/platform/fedavg/v1"
+
+
+def trained(document: JobDocument, model: bytes | None) -> bytes:
+    """Return the arrays kept with the last checkpoint of a job as an .npz file; STORAGE where they cannot be read."""
+    spec: FedAvgSpec = document.plan.spec  # type: ignore[attr-defined]
+    try:
+        arrays = decode_arrays(unpack_views(MODEL_TAG, model or b"")[2], spec)
+    except (ChaotianError, IndexError):
+        raise ChaotianError("STORAGE", "the arrays kept with the checkpoint cannot be read") from None
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()
 
 
 class MeanRun(JobRun):

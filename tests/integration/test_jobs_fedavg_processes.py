@@ -78,6 +78,13 @@ def run(here: Space, root, **changes) -> list[dict]:
             assert sorted(file) == sorted(mlp_app.LAYERS) and all(np.isfinite(file[key]).all() for key in file)
         assert 0 <= found["own"]["after"]["auc"] <= 1
     here.run(first, "job", "result", job)
+    for member in (first, here.platform):
+        here.run(member, "job", "arrays", job, root / f"{job[:8]}-{member.name}.npz")
+    with (
+        np.load(root / f"{job[:8]}-{here.platform.name}.npz") as mine,
+        np.load(here.members["bank-2"].home / results[1]["arrays"]) as theirs,
+    ):
+        assert all(np.array_equal(mine[key], theirs[key]) for key in theirs)
     return results
 
 
