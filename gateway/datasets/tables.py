@@ -142,7 +142,7 @@ def _memory(source: Source) -> Iterator[OwnersTable]:
         backend = ibis.duckdb.connect(":memory:", **_SETTINGS)
         be_quiet(backend.con)
     try:
-        with _errors(source.name):
+        with _errors(source.name, "a column has a type that is not known here"):
             backend.con.register("frame", rows)
         yield OwnersTable(source.name, backend.table("frame"), backend)
     finally:
@@ -167,14 +167,19 @@ def _arrow(source: Source) -> Any:
         raise ChaotianError("DATA_COLUMN", f"{source.name}: column {twin[:120]} is there twice (capitals do not count)")
     arrays = []
     for name in names:
+        column = frame[name]
+        if isinstance(column.dtype, pandas.PeriodDtype):  # a month as people write it
+            column = column.astype("string")
         try:
-            array = pyarrow.Array.from_pandas(frame[name])
+            array = pyarrow.Array.from_pandas(column)
         except (pyarrow.ArrowException, TypeError, ValueError, OverflowError):
             raise ChaotianError(
                 "DATA_TYPE",
                 f"{source.name}, column {name[:120]}: it mixes values of several types",
                 hint="Make it all numbers or all text, as with .astype(str).",
             ) from None
+        if pyarrow.types.is_float16(array.type):  # unknown to DuckDB
+            array = array.cast(pyarrow.float32())
         arrays.append(array)
     return pyarrow.table(arrays, names=names)
 
@@ -280,7 +285,7 @@ def _as_text(column: Any) -> Any:
 
 
 @contextmanager
-def _errors(name: str) -> Iterator[None]:
+def _errors(name: str, unreadable: str = "it is not a Parquet or DuckDB file that can be read") -> Iterator[None]:
     """Turn whatever a driver raises into DATA_SOURCE; its own text may hold addresses, statements and values."""
     import duckdb
     import psycopg
@@ -309,8 +314,8 @@ def _errors(name: str) -> Iterator[None]:
     except duckdb.IOException as error:
         if "lock" in str(error).lower():
             raise refuse("another program has this database open for writing") from None
-        raise refuse("it is not a Parquet or DuckDB file that can be read") from None
+        raise refuse(unreadable) from None
     except (duckdb.Error, IbisError):
-        raise refuse("it is not a Parquet or DuckDB file that can be read") from None
+        raise refuse(unreadable) from None
     except OSError as error:
         raise refuse(f"it cannot be read or copied: {os.strerror(error.errno or 0)}") from None

@@ -58,7 +58,7 @@ def fragment(content: str) -> str:
     """Return HTML for a place within somebody else's page, such as a notebook: the style holds for it alone."""
     scoped = STYLE.replace(":root{", "&{")
     return (
-        f"<style>.chaotian-report{{{scoped}padding:4px 12px;background:var(--page);color:var(--ink);"
+        f"<style>.chaotian-report{{{scoped}max-width:860px;padding:4px 12px;background:var(--page);color:var(--ink);"
         'font:15px/1.5 system-ui,"Noto Sans","Noto Sans SC",sans-serif}</style>'
         f'<div class="chaotian-report">{content}</div>'
     )
