@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.datasets.faults import Progress
+from gateway.datasets.tables import SETTINGS
 
 MAX_STRINGS = 1 << 30  # bytes of the table of texts: it is held in memory
 MAX_COLUMNS = 120
@@ -65,7 +66,7 @@ def quick_csv(path: Path, sheet: str, copy: Path, progress: Progress) -> bool:
     try:
         with closing(zipfile.ZipFile(path)) as archive:
             book = _open(archive, sheet)
-            config = {"threads": "2", "temp_directory": str(copy.parent / "spill")}
+            config = {**SETTINGS, "temp_directory": str(copy.parent / "spill")}
             with duckdb.connect(":memory:", config=config) as connection, copy.open("wb") as out:
                 progress(0.0, "reading the texts of the workbook")
                 texts = _strings(connection, archive, book["strings"])

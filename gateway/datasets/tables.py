@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 10
 STATEMENT_SECONDS = 600
 _CHUNK = 100_000
-_SETTINGS = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false", "threads": "2"}
+SETTINGS = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false", "threads": "2"}
 # Of libpq's parameters those that may stand in an address; passwords come from elsewhere, `options` is ours.
 _ALLOWED = {
     "host",
@@ -139,7 +139,7 @@ def _memory(source: Source) -> Iterator[OwnersTable]:
 
     rows = _arrow(source)
     with _errors(source.name):
-        backend = ibis.duckdb.connect(":memory:", **_SETTINGS)
+        backend = ibis.duckdb.connect(":memory:", **SETTINGS)
         be_quiet(backend.con)
     try:
         with _errors(source.name, "a column has a type that is not known here"):
@@ -196,7 +196,7 @@ def _file(source: Source) -> Iterator[OwnersTable]:
     database = source.kind == "duckdb"
     if database and not source.table:
         raise ChaotianError("USAGE", f"{path.name} is a database", hint="Name its table with --table.")
-    settings = dict(_SETTINGS)
+    settings = dict(SETTINGS)
     if database:
         settings["enable_external_access"] = "false"  # a view of the file's must not reach out
     with _errors(path.name):
