@@ -164,21 +164,24 @@ def test_a_budget_is_charged_round_by_round_and_ends(tmp_path):
 
 
 @pytest.mark.parametrize("result_to", ["both", "platform"])
-def test_a_platform_that_goes_down_between_rounds_goes_on_with_the_same_bits(tmp_path, result_to):
+@pytest.mark.parametrize(("kind", "count"), [(wire.KIND, 7), ("job.stage", 18 + 13)])
+def test_a_platform_that_goes_down_goes_on_with_the_same_bits(tmp_path, result_to, kind, count):
+    """Between two rounds, and in the unmask of the second one: 6 stages, 3 members, the fifth stage held."""
+
     async def work(space):
         for name in space.names[1:]:
             space.grant(name, op={"result_to": result_to})
         extra = {"result_to": result_to, "unverified": result_to == "platform"}
-        params = PARAMS | extra | {"strategy": "FedAdam", "options": {"eta": 0.05}, "rounds": 4}
+        params = PARAMS | extra | {"strategy": "FedAdam", "options": {"eta": 0.05}, "rounds": 3}
         job = await space.accepted(members=THREE, **params)
         held, seen = asyncio.Event(), []
 
-        async def hold(member, kind, payload):
-            if kind == wire.KIND and len(seen) >= 7:
-                held.set()
-                await asyncio.sleep(60)
-            if kind == wire.KIND:
+        async def hold(member, asked, payload):
+            if asked == kind:
                 seen.append(member)
+                if len(seen) >= count:
+                    held.set()
+                    await asyncio.sleep(60)
             return payload
 
         space.wire.tamper = hold
@@ -186,7 +189,10 @@ def test_a_platform_that_goes_down_between_rounds_goes_on_with_the_same_bits(tmp
         await asyncio.wait_for(held.wait(), 30)
         await space.coordinator.stop()
         space.wire.tamper = None
-        space.open_bank("bank-2")  # and a member forgets everything but its disk
+        if kind == wire.KIND:
+            space.open_bank("bank-2")  # and a member forgets everything but its disk
+        else:
+            assert space.coordinator.runs.begin(job, THREE).journal is not None
         space.open_platform(resume=False)
         await space.coordinator.start()
         await space.coordinator.start_job(job)
