@@ -193,6 +193,12 @@ class FedAvgSpec:
         return (self.label, *(feature.name for feature in self.features))
 
     @property
+    def app_config(self) -> dict[str, Scalar | list[Scalar]]:
+        """What the app is told in every round; under FedProx also `proximal-mu`, as Flower's strategy would say it."""
+        proximal = {"proximal-mu": self.options.get("proximal_mu", 0.0)} if self.strategy == "FedProx" else {}
+        return {**self.config, **proximal}
+
+    @property
     def largest_weight(self) -> int:
         """The weight that none exceeds."""
         return self.max_weight if self.weighting == "rows" else 1

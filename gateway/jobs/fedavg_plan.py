@@ -148,7 +148,7 @@ class MeanProgram(FedAvg):
             apps.load(spec.app, spec.digest),
             member="member",
             job=spec.digest,
-            config=spec.config,
+            config=spec.app_config,
             features=spec.features,
             label=spec.label,
             training=training,

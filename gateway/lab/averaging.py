@@ -239,7 +239,7 @@ def _trainer(spec: FedAvgSpec, frame: Frame, member: str) -> AppTrainer:
         mlp_app.app,
         member=member,
         job="lab",
-        config=spec.config,
+        config=spec.app_config,
         features=spec.features,
         label=spec.label,
         training=frame,
