@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 import re
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +21,7 @@ from gateway.datasets.schema import Schema
 from gateway.datasets.sources import Source, as_source
 from gateway.datasets.values import FILE, ValueStore
 from gateway.storage.base import Database
-from gateway.storage.tables.datasets import dataset_snapshots, dataset_versions, datasets
+from gateway.storage.tables.datasets import dataset_snapshots, dataset_split, dataset_versions, datasets
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -92,6 +94,7 @@ class DatasetBook:
     def __init__(self, database: Database, home: Path) -> None:
         self._database = database
         self._values = ValueStore(home / FILE)
+        self._split: bytes | None = None
 
     def add(
         self, name: str, source: Source | Path, schema: Schema, *, now: int, progress: Progress = no_progress
@@ -208,6 +211,33 @@ class DatasetBook:
         """
         wanted = snapshot or self.get(name).snapshot
         return self._values.load(wanted, self.snapshot_schema(wanted), columns)
+
+    def load_for_job(self, name: str, columns: Sequence[str], *, snapshot: str = "") -> Frame:
+        """Do what `load` does, with pseudonyms in place of the identifiers: what jobs work on."""
+        frame = self.load(name, columns, snapshot=snapshot)
+        return Frame(self.pseudonyms(frame.ids), frame.columns)
+
+    def pseudonyms(self, ids: Sequence[str]) -> list[str]:
+        """Return what stands for each identifier in jobs: 32 hex digits under a secret of this home.
+
+        Which rows a job holds out follows from the job's seed and these. By the identifiers themselves, who can list
+        them could search for a seed that holds out one firm of a group, and read its outcome from two totals.
+        """
+        key = self._split_key()
+        return [hashlib.blake2b(name.encode(), key=key, digest_size=16).hexdigest() for name in ids]
+
+    def _split_key(self) -> bytes:
+        if self._split is None:
+            query = select(dataset_split.c.key)
+            with self._database.read() as connection:
+                self._split = connection.execute(query).scalar_one_or_none()
+        if self._split is None:
+            with self._database.begin() as connection:
+                self._split = connection.execute(query).scalar_one_or_none()
+                if self._split is None:
+                    self._split = secrets.token_bytes(32)
+                    connection.execute(insert(dataset_split).values(id=1, key=self._split))
+        return self._split
 
     def read(self, name: str, columns: Sequence[str] = ()) -> DataFrame:
         """Return the rows of a dataset, or of `NAME@NUMBER`, for its owner: the identifier, then `columns` (or all).

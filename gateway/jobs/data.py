@@ -105,7 +105,7 @@ class DatasetHistory:
             ) from None
 
     def _digests(self, rows: Rows, names: Sequence[str]) -> Iterator[Digests]:
-        frame = self._datasets.load(rows.dataset, names, snapshot=rows.snapshot)
+        frame = self._datasets.load_for_job(rows.dataset, names, snapshot=rows.snapshot)
         return row_digests(frame, names, select(frame, rows.selection), self._key)
 
 

@@ -143,7 +143,7 @@ def make_program(
     frames = []
     for source, snapshot in zip(document.sources, snapshots, strict=True):
         check_types(plan.features(model), datasets.snapshot_schema(snapshot))
-        frames.append(datasets.load(dataset_name(source), columns, snapshot=snapshot))
+        frames.append(datasets.load_for_job(dataset_name(source), columns, snapshot=snapshot))
     test = None
     if document.test:
         held = resolve(datasets, document.test)

@@ -65,7 +65,7 @@ def own_worth(home: Path, model: Model, data: str = "") -> Worth:
         raise ChaotianError("NOT_FOUND", f"a job of the kind {document.kind} makes no scorecard")
     spec = plan.spec
     book, name = DatasetBook(opened.database, opened.path), dataset_name(document.dataset)
-    frame = book.load(name, spec.columns, snapshot=acceptance.data[0].snapshot)
+    frame = book.load_for_job(name, spec.columns, snapshot=acceptance.data[0].snapshot)
     held = held_out(frame.ids, spec.seed, spec.holdout)
     training = frame.take(~held)
     test = data or document.test

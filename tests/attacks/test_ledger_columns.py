@@ -38,7 +38,7 @@ class Book:
 
     frames: dict[str, Frame]
 
-    def load(self, name, columns, *, snapshot):
+    def load_for_job(self, name, columns, *, snapshot):
         frame = self.frames[snapshot]
         return Frame(frame.ids, {column: frame.columns[column] for column in columns})
 

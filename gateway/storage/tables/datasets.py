@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, ForeignKey, Integer, LargeBinary, String, Table
+from sqlalchemy import BigInteger, CheckConstraint, Column, ForeignKey, Integer, LargeBinary, String, Table
 
 from gateway.storage.base import metadata
 
@@ -26,6 +26,15 @@ datasets = Table(
     Column("name", String(64), primary_key=True),
     Column("snapshot", String(64), ForeignKey("dataset_snapshots.snapshot"), nullable=False),
     Column("changed", BigInteger, nullable=False),  # seconds since the epoch, UTC
+)
+
+# A secret of this home: which rows a job holds out follows from it, so that nobody who knows identifiers can choose.
+dataset_split = Table(
+    "dataset_split",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("key", LargeBinary, nullable=False),  # 32 bytes
+    CheckConstraint("id = 1", name="single"),
 )
 
 # All snapshots a name has pointed to, in the order they came: `loans@1` is the first one of `loans`.

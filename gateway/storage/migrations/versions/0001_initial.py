@@ -54,6 +54,13 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("snapshot", name=op.f("pk_dataset_snapshots")),
     )
     op.create_table(
+        "dataset_split",
+        sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("key", sa.LargeBinary(), nullable=False),
+        sa.CheckConstraint("id = 1", name=op.f("ck_dataset_split_single")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_dataset_split")),
+    )
+    op.create_table(
         "directory",
         sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("version", sa.BigInteger(), nullable=False),
@@ -382,6 +389,7 @@ def downgrade() -> None:
     op.drop_table("envelope_windows")
     op.drop_table("directory_changes")
     op.drop_table("directory")
+    op.drop_table("dataset_split")
     op.drop_table("dataset_snapshots")
     op.drop_table("audit_leaves")
     op.drop_table("audit_head")
