@@ -138,6 +138,9 @@ STEPS: Mapping[str, tuple[str, ...]] = {
     "stability": ("stability.counts",),
 }
 
+# Nothing bounds what totals of these show of single rows: permitted within a budget, or where a grant says `exact`.
+UNBOUNDED = frozenset({"fedavg"})
+
 OUTPUTS: Mapping[str, str] = {"total": "a sum over the whole roster"}
 
 # What `result_to` of an operation permits a job to choose.

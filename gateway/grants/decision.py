@@ -12,7 +12,7 @@ from typing import Any
 
 from federation.errors import ChaotianError
 from federation.primitives import zcdp
-from gateway.grants.catalogue import DUTIES, LEGAL_BASES, PERIODS, PURPOSES, RESULT_TO, Label
+from gateway.grants.catalogue import DUTIES, LEGAL_BASES, PERIODS, PURPOSES, RESULT_TO, UNBOUNDED, Label
 from gateway.grants.document import Grant
 
 
@@ -288,6 +288,14 @@ def _operation(clause: Any, grant: Grant, request: UseRequest) -> None:
         "ops.out", request.out == op.out, "GRANT_DENIED", "ops.out.other", op.out, request.out,
         "Ask for the output form that the grant allows.",
     )  # fmt: skip
+    if op.op in UNBOUNDED and grant.budget is None:  # within a budget the budget decides
+        clause(
+            "ops.exact", op.exact, "GRANT_DENIED", "ops.exact.missing",
+            "exact totals too" if op.exact else "no totals without a privacy budget",
+            "asks for exact totals" if request.loss is None else "asks for noise that no budget counts",
+            f"Ask the owner for a grant with a [budget], and propose the job with noise; or, where the owner accepts "
+            f"what exact totals show, for one with exact = true for {op.op}.",
+        )  # fmt: skip
     clause(
         "ops.result_to", request.result_to in RESULT_TO[op.result_to], "GRANT_DENIED", "ops.result_to.wider",
         op.result_to, request.result_to, f"Propose the job with result_to = {op.result_to}.",

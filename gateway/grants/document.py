@@ -29,6 +29,7 @@ from gateway.grants.catalogue import (
     RESERVED_REVOCATION,
     RESULT_TO,
     SCOPES,
+    UNBOUNDED,
 )
 from gateway.grants.checks import Fields, choose, is_plain_text, wrong
 
@@ -59,7 +60,10 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Operation:
-    """One kind of computation and its limits; rounds count from 1."""
+    """One kind of computation and its limits; rounds count from 1.
+
+    `exact`: whether totals that nothing bounds may leave outside a privacy budget (`catalogue.UNBOUNDED`).
+    """
 
     op: str
     out: str
@@ -68,6 +72,7 @@ class Operation:
     max_rounds: int
     max_roster_changes: int
     result_to: str
+    exact: bool = False
 
     def covers(self, operation: str) -> bool:
         """Return whether the operation kind of a round (`scorecard.newton`) is a step of this one."""
@@ -158,6 +163,8 @@ class Grant:
         calls, per = quota.integer("calls", 1, 10**9), quota.choice("per", PERIODS)
         quota.done()
         budget = _budget(top) if top.present("budget") else None
+        if budget is not None and any(op.exact for op in ops):
+            raise wrong("ops.exact", "nothing in a grant with a budget, which permits no exact total")
         nbf, exp = top.integer("nbf", 0, MAX_TIME), top.integer("exp", 1, MAX_TIME)
         if not 0 < exp - nbf <= MAX_LIFE:
             raise wrong("exp", "a time after nbf, and at most ten years after it")
@@ -256,6 +263,14 @@ def _budget(top: Fields) -> Budget:
     return found
 
 
+def _exact(fields: Fields) -> bool:
+    if not fields.present("exact"):
+        return False
+    if fields.get("exact") is not True or fields.get("op") not in UNBOUNDED:
+        raise wrong(fields.key("exact"), f"true, or nothing; only {', '.join(sorted(UNBOUNDED))} may have it")
+    return True
+
+
 def _operations(top: Fields) -> tuple[Operation, ...]:
     ops = []
     for at, value in enumerate(top.words("ops", 1, 16)):
@@ -269,6 +284,7 @@ def _operations(top: Fields) -> tuple[Operation, ...]:
                 fields.integer("max_rounds", 1, 10_000),
                 fields.integer("max_roster_changes", 0, MAX_ROSTER),
                 fields.choice("result_to", RESULT_TO),
+                _exact(fields),
             )
         )
         fields.done()

@@ -14,9 +14,10 @@ from gateway.grants.catalogue import (
     PERIODS,
     PURPOSES,
     STEPS,
+    UNBOUNDED,
     Label,
 )
-from gateway.grants.document import Grant
+from gateway.grants.document import Grant, Operation
 
 _RECEIVERS = {
     "members": "every member of the job's roster; the platform sees ciphertext only",
@@ -61,6 +62,8 @@ def terms_of(grant: Grant) -> list[dict[str, str]]:
         steps = ", ".join(STEPS[op.op])
         row(f"{op.op}", f"{OPERATIONS[op.op]} ({steps}); what leaves is {OUTPUTS[op.out]}")
         row(f"{op.op}: result_to", _RECEIVERS[op.result_to])
+        if op.op in UNBOUNDED:
+            row(f"{op.op}: exact", _exact(grant, op))
         row(f"{op.op}: floors", f"at least {op.min_members} members and {op.min_rows} rows in every cell")
         row(
             f"{op.op}: limits",
@@ -85,6 +88,14 @@ def terms_of(grant: Grant) -> list[dict[str, str]]:
     for duty in grant.duties:
         row(f"duty {duty}", DUTIES[duty].text, DUTIES[duty].label)
     return rows
+
+
+def _exact(grant: Grant, op: Operation) -> str:
+    if op.exact:
+        return "without noise too, or with noise that no budget counts: nothing bounds what totals show of single rows"
+    if grant.budget is not None:
+        return "only with noise, within the budget"
+    return "only with noise, within a budget; this grant has none, so it permits no round"
 
 
 def summary_of(grant: Grant) -> dict[str, str]:

@@ -87,6 +87,9 @@ def grant_from_toml(text: str, around: Surroundings, entropy: Entropy) -> Grant:
         document["legal_basis"] = {"basis": document["legal_basis"], "reference": ""}
     if isinstance(document.get("ops"), list):
         ops = [_OP_DEFAULTS | op if isinstance(op, dict) else op for entry in document["ops"] for op in _each(entry)]
+        for op in ops:
+            if isinstance(op, dict) and op.get("exact") is False:
+                del op["exact"]  # the one form of "no" in the format
         if all(isinstance(op, dict) and isinstance(op.get("op"), str) for op in ops):
             ops.sort(key=lambda op: str(op["op"]))
         document["ops"] = ops

@@ -49,7 +49,7 @@ def here(tmp_path_factory):
         for name in BANKS[1:]:
             text = (root / "grant.toml").read_text()
             if name == "bank-3":
-                text = text.partition("[budget]")[0]
+                text = text.partition("[budget]")[0].replace('op = "fedavg"\n', 'op = "fedavg"\nexact = true\n')
             (root / f"{name}.toml").write_text(text)
             grant = made.json(made.members[name], "grant", "propose", root / f"{name}.toml")["id"]
             made.run(made.members["bank-1"], "grant", "accept", grant)

@@ -11,6 +11,7 @@ from federation.errors import CATALOGUE, ChaotianError
 from federation.primitives import zcdp
 from gateway.grants.catalogue import DUTIES, LEGAL_BASES, PURPOSES, Label
 from gateway.grants.decision import Usage, combine, decide, no_grant
+from gateway.grants.present import terms_of
 from tests.unit.grant_samples import DAY, DOCUMENT, NOW, grant, request
 
 CASES: list[tuple[dict[str, Any], dict[str, Any], dict[str, Any], str, str]] = [
@@ -106,6 +107,47 @@ def test_result_to_both_permits_each() -> None:
     for chosen in ("members", "platform", "both"):
         assert decide(grant(ops__result_to="both"), request(result_to=chosen), now=NOW, usage=Usage()).permitted
     assert not decide(grant(ops__result_to="platform"), request(), now=NOW, usage=Usage()).permitted
+
+
+def test_trained_updates_need_a_budget_or_a_grant_that_says_exact() -> None:
+    asked, budget = {"operation": "fedavg.update"}, {**BUDGET, "eps_total": "50"}
+
+    def denied(changes: dict[str, Any], loss: float | None) -> dict[str, str]:
+        decision = decide(grant(ops__op="fedavg", **changes), request(**asked, loss=loss), now=NOW, usage=Usage())
+        return {clause.reason: clause.code for clause in decision.denials}
+
+    for loss in (None, 0.1, 1e6):  # noise that no budget counts may be next to none
+        assert denied({}, loss) == {"ops.exact.missing": "GRANT_DENIED"}
+        assert denied({"ops__exact": True}, loss) == {}
+    assert denied({"budget": budget}, 0.1) == {}
+    assert denied({"budget": budget}, None) == {"budget.exact": "BUDGET"}
+    with pytest.raises(ChaotianError) as raised:
+        decide(grant(ops__op="fedavg"), request(**asked), now=NOW, usage=Usage()).check()
+    assert "[budget]" in raised.value.hint and "exact = true" in raised.value.hint
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"ops__exact": True},  # of a scorecard
+        {"ops__op": "fedavg", "ops__exact": False},  # one form: left out
+        {"ops__op": "fedavg", "ops__exact": 1},
+        {"ops__op": "fedavg", "ops__exact": True, "budget": True},
+    ],
+)
+def test_exact_has_one_form(changes: dict[str, Any]) -> None:
+    with pytest.raises(ChaotianError) as raised:
+        grant(**changes | ({"budget": BUDGET} if "budget" in changes else {}))
+    assert raised.value.code == "BAD_DOCUMENT" and "exact" in raised.value.detail
+
+
+def test_a_grant_says_in_words_what_it_lets_trained_updates_show() -> None:
+    def words(**changes: Any) -> str:
+        return next(row["rule"] for row in terms_of(grant(ops__op="fedavg", **changes)) if "exact" in row["key"])
+
+    assert "permits no round" in words()
+    assert "nothing bounds" in words(ops__exact=True)
+    assert words(budget=BUDGET) == "only with noise, within the budget"
 
 
 def test_promises_are_never_shown_as_enforced() -> None:

@@ -255,6 +255,9 @@ def test_toml_fills_in_what_the_node_knows() -> None:
     assert found.duties == ("human-review", "no-onward-transfer")
     assert (found.ops[0].min_members, found.ops[0].min_rows, found.ops[0].result_to) == (3, 30, "members")
     assert from_toml(TOML).id != found.id  # a fresh iv each time
+    trained = TOML.replace('op = "scorecard"', 'op = "fedavg"\nexact = true')
+    assert from_toml(trained).ops[0].exact
+    assert not from_toml(trained.replace("exact = true", "exact = false")).ops[0].exact
     dated = from_toml(TOML.replace('exp = "30d"', "exp = 2027-06-01T00:00:00+08:00"))
     assert dated.exp == 1_811_779_200
 
@@ -269,6 +272,7 @@ def test_toml_fills_in_what_the_node_knows() -> None:
         ("max_rounds = 40", "max_rounds = 4.0", "BAD_DOCUMENT", "ops"),
         ("max_rounds = 40", "max_rounds = 40\ndp = {}", "NOT_ENFORCED", "ops[0].dp"),
         ("max_rounds = 40", "", "BAD_DOCUMENT", "ops[0].max_rounds"),
+        ("max_rounds = 40", "max_rounds = 40\nexact = true", "BAD_DOCUMENT", "ops[0].exact"),
         ('grantee = "bank-b"', 'grantee = "bank-z"', "NOT_APPROVED", "bank-z"),
         ('grantee = "bank-b"', 'grantee = "bank-b"\nspace = "other"', "BAD_DOCUMENT", "space"),
         ('grantee = "bank-b"', 'grantee = "bank-b"\niv = "00"', "BAD_DOCUMENT", "iv"),
