@@ -336,8 +336,7 @@ class NodeJobs:
         if not isinstance(request, dict) or set(request) != {"job"} or not isinstance(request["job"], str):
             raise ChaotianError("MALFORMED", "expected the id of a job")
         running = await self._runner(request["job"])
-        loop = asyncio.get_running_loop()
-        return canonical_json(await loop.run_in_executor(running.executor, running.position))
+        return canonical_json(await self._ask(running, running.position))
 
     async def on_stage(self, payload: bytes) -> bytes:
         """Answer one stage of a round, in the job's own thread."""
@@ -359,11 +358,18 @@ class NodeJobs:
         except UnicodeDecodeError:
             raise ChaotianError("MALFORMED", "an envelope names its job in ASCII") from None
         running = await self._runner(job)
-        loop = asyncio.get_running_loop()
-        reply = await loop.run_in_executor(running.executor, running.arrays, payload)
+        reply: bytes = await self._ask(running, running.arrays, payload)
         if running.over:
             running.executor.submit(running.end)
         return reply
+
+    async def _ask(self, running: RunningJob, work: Callable[..., Any], *arguments: Any) -> Any:
+        """Do something in the job's own thread; of what goes wrong there only the code leaves, the text is logged."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(running.executor, work, *arguments)
+        except ChaotianError as error:
+            self._home.logger.warning("job %s: %s", running.job[:12], error)
+            raise ChaotianError(error.code, member=error.member) from None
 
     async def _runner(self, job: str) -> RunningJob:
         running = self._running.get(job)
