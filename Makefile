@@ -36,7 +36,7 @@ test: setup-test  ## lint, types, walls, generated code and all tests
 soak: setup-test  ## 10,000 random schedules of faults
 	@$(BIN)/pytest -m soak tests/simulation
 
-bench: setup-peer  ## measure against peers; NAME=exactness, secure-sum, rounds (default: all)
+bench: setup-peer  ## measure against peers; NAME=exactness, jobs, rounds, secure-sum (default: all)
 	@$(BIN)/python -m bench $(NAME)
 
 protos: setup-test  ## generate the wire types again
