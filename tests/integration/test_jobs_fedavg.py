@@ -51,7 +51,7 @@ def plain_fedavg(space, params: dict[str, Any], members=THREE) -> Arrays:
     plan = job.plan
     trainers = []
     for name in members:
-        rows = space.banks[name].datasets.load("loans", list(plan.columns(None)))
+        rows = space.banks[name].datasets.load_for_job("loans", list(plan.columns(None)))
         from gateway.jobs.fedavg_plan import MeanProgram
 
         trainers.append(MeanProgram(plan.spec, rows, plan.selection(), len(job.members))._trainer)
