@@ -47,6 +47,7 @@ _PAST = (
         job_releases.c.members,
         job_releases.c.snapshot,
         job_releases.c.selection,
+        job_releases.c.exact,
     )
     .where(
         job_releases.c.dataset == bindparam("dataset"),
@@ -122,6 +123,7 @@ class SqlMarkers:
         history: compares them with those of earlier releases.
         columns: of the dataset, that enter a round of the given operation.
         max_roster_changes: as the grant allows.
+        exact: whether no privacy budget bounds what the job's totals show.
         approved: the keys of all members that this node's owner approves, as a transaction sees them.
         clock: seconds since the epoch, UTC.
     """
@@ -140,10 +142,11 @@ class SqlMarkers:
         max_roster_changes: int,
         approved: Callable[[Connection], Mapping[str, Verifier]],
         clock: Callable[[], float],
+        exact: bool = True,
     ) -> None:
         self._member, self._database, self._store, self._log = member, database, store, log
         self._gate, self._rows, self._columns, self._clock = gate, rows, columns, clock
-        self._max_roster_changes = max_roster_changes
+        self._max_roster_changes, self._exact = max_roster_changes, exact
         self._history, self._approved = history, approved
         self._known: dict[str, tuple[dict[int, int], set[int]]] = {}
         self._changed: dict[Pair, int] = {}
@@ -221,7 +224,9 @@ class SqlMarkers:
                 NOT_APPROVED where a member of the roster was revoked, or its approval taken back, meanwhile.
         """
         columns, members = frozenset(self._columns()), frozenset(terms.members)
-        releases = [(own, Release(terms.job, own.dataset, terms.operation, columns, members)) for own in self._rows]
+        releases = [
+            (own, Release(terms.job, own.dataset, terms.operation, columns, members, self._exact)) for own in self._rows
+        ]
         for _ in range(ATTEMPTS):
             try:
                 missing = self._release(terms, releases)
@@ -253,13 +258,13 @@ class SqlMarkers:
                 return missing
             for part, (own, release, past) in enumerate(pasts):
                 # Consents are papers to be verified: they are read where the rule may ask for one.
-                differ = any(old.members != release.members for old, _ in past)
+                asked = any(release.exposes(old, terms.min_members) for old, _ in past)
                 check_release(
                     release,
                     [Earlier(old, self._changed[pair]) for old, pair in past],
                     min_members=terms.min_members,
                     min_rows=terms.min_rows,
-                    consents=self._store.consenting(connection, terms.job, keys) if differ else (),
+                    consents=self._store.consenting(connection, terms.job, keys) if asked else (),
                 )
                 self._write(connection, terms, release, own, part)
             self._log.append(connection, self._event(EventType.ROUND_RELEASED, terms))
@@ -292,7 +297,7 @@ class SqlMarkers:
         past = []
         for row in connection.execute(_PAST, asked).all():
             columns, members = frozenset(json.loads(row.columns)), frozenset(json.loads(row.members))
-            old = Release(row.job, release.dataset, row.operation, columns, members)
+            old = Release(row.job, release.dataset, row.operation, columns, members, row.exact)
             if release.compares_with(old):
                 before, after = Rows(release.dataset, row.snapshot, row.selection), own
                 if row.operation != release.operation:
@@ -315,6 +320,7 @@ class SqlMarkers:
                 "members": json.dumps(list(terms.members)),
                 "snapshot": own.snapshot,
                 "selection": own.selection,
+                "exact": release.exact,
                 "terms": terms.hash(),
                 "released": self._clock(),
             },

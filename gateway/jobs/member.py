@@ -375,10 +375,11 @@ class RunningJob:
         program = make_program(document, home.datasets, model, [binding.snapshot for binding in own.data])
         if all(binding.grant == own_grant(document, home.member) for binding in own.data):
             gate: Gate = OwnerGate()
-            changes = OWN_ROSTER_CHANGES
+            changes, bounded = OWN_ROSTER_CHANGES, True
         else:
             gate = Gates([self._gate(document, binding, program, read) for binding in own.data])
             changes = min(self._max_roster_changes(document, binding.grant) for binding in own.data)
+            bounded = all(self._has_budget(binding.grant) for binding in own.data)
         markers = SqlMarkers(
             member=home.member,
             database=home.database,
@@ -389,6 +390,8 @@ class RunningJob:
             history=history,
             columns=lambda: program.columns,
             max_roster_changes=changes,
+            # Noise that no budget counts may be next to none.
+            exact=document.plan.loss(len(document.members)) is None or not bounded,
             approved=home.peers.approved_in,
             clock=home.clock,
         )
@@ -442,6 +445,10 @@ class RunningJob:
             )
 
         return GrantGate(self.home.grants, binding.grant, request)
+
+    def _has_budget(self, grant: str) -> bool:
+        with self.home.database.read() as connection:
+            return self.home.grants.find(connection, grant).grant.budget is not None
 
     def _max_roster_changes(self, document: JobDocument, grant: str) -> int:
         """Return how many losses the grant allows in this job: the fewest that any of its operations may have.

@@ -198,7 +198,7 @@ def test_a_platform_that_goes_down_goes_on_with_the_same_bits(tmp_path, result_t
         await space.coordinator.start_job(job)
         assert await space.ended(job) == "done"
         trained = {result(space, name, job)["result"]["arrays"] for name in THREE}
-        undisturbed = await space.run(members=THREE, **params)
+        undisturbed = await space.run(members=THREE, consenting=THREE, **params)
         assert trained == {result(space, "bank-1", undisturbed)["result"]["arrays"]}
 
     with_space(work, tmp_path, names=THREE)

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Column, Float, ForeignKey, Index, Integer, LargeBinary, String, Table, Text, UniqueConstraint
+from sqlalchemy import (
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
 
 from gateway.storage.base import metadata
 
@@ -58,6 +70,7 @@ job_releases = Table(
     Column("members", Text, nullable=False),
     Column("snapshot", String(64), nullable=False),  # of the dataset
     Column("selection", Text, nullable=False),  # which of its rows
+    Column("exact", Boolean, nullable=False),  # whether no privacy budget bounds what the total shows
     Column("terms", LargeBinary, nullable=False),  # hash
     Column("released", Float, nullable=False),
     UniqueConstraint("job", "round", "purpose", "part"),

@@ -150,6 +150,7 @@ def upgrade() -> None:
         sa.Column("members", sa.Text(), nullable=False),
         sa.Column("snapshot", sa.String(length=64), nullable=False),
         sa.Column("selection", sa.Text(), nullable=False),
+        sa.Column("exact", sa.Boolean(), nullable=False),
         sa.Column("terms", sa.LargeBinary(), nullable=False),
         sa.Column("released", sa.Float(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_job_releases")),
