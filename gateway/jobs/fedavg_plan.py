@@ -20,6 +20,7 @@ from federation.rounds.means import ServerStep, check_options
 from federation.rounds.trainer import AppTrainer
 from federation.secure_sum.terms import VERIFIED_BYTES, Layout, Noise
 from gateway.jobs import apps
+from gateway.jobs.app_config import check_config
 from gateway.jobs.plan import Inputs, JobPlan, JobProgram, Outcome, Round, check_holdout, select, selection
 
 FORMAT = "chaotian-fedavg/1"
@@ -50,8 +51,9 @@ class FedAvgPlan(JobPlan):
                 mean,
                 "what an update shows of the rows behind it: with few members a mean may show what one of them has",
                 "beside a lost member: about that member's own update, from the means before and after",
-                "beside another job on the same rows with another limit of weights, clipping bound or config, where "
-                "that changes what a single member sends: one member's own update",
+                "beside another job without noise on the same rows, with another limit of weights, clipping bound or "
+                "config: one member's own update; it runs only where every member of both jobs consents",
+                "a config that lets few rows count: these rows",
             ]
             if spec.weighting == "rows":
                 out.append("the summed weight, that is pooled training rows as far as they count")
@@ -70,6 +72,7 @@ class FedAvgPlan(JobPlan):
         spec = FedAvgSpec.from_document(params, min_rows=min_rows)
         check_holdout(spec.holdout)
         check_options(spec.strategy, spec.options)
+        check_config(spec)
         return cls(spec)
 
     def params(self) -> dict[str, Any]:

@@ -78,6 +78,25 @@ def refused(call, code="BAD_DOCUMENT"):
     return caught.value
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"epochs": 10**9}, {"epochs": 0}, {"epochs": 1.5}, {"epochs": True}, {"epochs": [1]}, {"batch": 1},
+        {"batch": 1 << 40}, {"learning-rate": 0}, {"learning-rate": 1e300}, {"penalty": -1}, {"penalty": "1"},
+        {"center": [0.0]}, {"center": [0, 1e300]}, {"spread": 0}, {"spread": [1.0, -1.0]}, {"epoch": 1},
+    ],
+)  # fmt: skip
+def test_what_the_example_app_is_told_is_bounded_when_written_and_when_it_arrives(wrong):
+    params = WRITTEN["fedavg"]["params"]
+    name = next(iter(wrong))
+    assert f"config.{name}" in refused(lambda: written("fedavg", params={**params, "config": wrong})).detail
+    document = written("fedavg").document()
+    document["params"]["config"] = wrong
+    assert f"config.{name}" in refused(lambda: JobDocument.decode(canonical_json(document))).detail
+    # What another app is told is its own affair.
+    assert written("fedavg", params={**params, "app": "own", "config": wrong}).plan.spec.config == wrong
+
+
 def test_defaults_and_order_are_filled_in():
     assert JOB.members == ("bank-a", "bank-b", "bank-c") and JOB.min_members == 3 and JOB.min_rows == 30
     assert JOB.result_to == "members" and JOB.stage_seconds == 20.0
