@@ -71,6 +71,8 @@ ASK_SECONDS = 20.0
 WATCH_SECONDS = 0.4  # between two looks at the platform's progress, for people
 MAX_RUNNING = 16
 
+# Errors whose text names members, papers, models or apps and nothing of the rows: they may be told to the platform.
+NAMES_ONLY = frozenset({"APP_UNKNOWN", "MODEL_MISSING", "NOT_ACCEPTED", "NOT_APPROVED", "SIGNATURE", "WRONG_TERMS"})
 
 class Link(Protocol):
     """The connection to the platform, as far as jobs use it."""
@@ -364,11 +366,13 @@ class NodeJobs:
         return reply
 
     async def _ask(self, running: RunningJob, work: Callable[..., Any], *arguments: Any) -> Any:
-        """Do something in the job's own thread; of what goes wrong there only the code leaves, the text is logged."""
+        """Do something in the job's own thread; of what goes wrong there, texts that may speak of rows stay here."""
         try:
             return await asyncio.get_running_loop().run_in_executor(running.executor, work, *arguments)
         except ChaotianError as error:
             self._home.logger.warning("job %s: %s", running.job[:12], error)
+            if error.code in NAMES_ONLY:
+                raise
             raise ChaotianError(error.code, member=error.member) from None
 
     async def _runner(self, job: str) -> RunningJob:
