@@ -74,6 +74,7 @@ MAX_RUNNING = 16
 # Errors whose text names members, papers, models or apps and nothing of the rows: they may be told to the platform.
 NAMES_ONLY = frozenset({"APP_UNKNOWN", "MODEL_MISSING", "NOT_ACCEPTED", "NOT_APPROVED", "SIGNATURE", "WRONG_TERMS"})
 
+
 class Link(Protocol):
     """The connection to the platform, as far as jobs use it."""
 
