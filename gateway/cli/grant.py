@@ -141,7 +141,9 @@ def show(grant: IdArgument, out: OutOption = None, home: HomeOption = None, as_j
 @app.command()
 def explain(
     grant: IdArgument,
-    job: Annotated[str | None, typer.Option("--job", help="Decide on this job: on the first operation it denies.")] = None,
+    job: Annotated[
+        str | None, typer.Option("--job", help="Decide on this job: on the first operation it denies.")
+    ] = None,
     request: Annotated[Path | None, typer.Option("--request", help="Decide on the request in this JSON file.")] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
