@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from importlib.metadata import EntryPoint
 
 import numpy as np
@@ -32,7 +33,10 @@ def source(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     point = EntryPoint("attacked", "app_under_attack:app", apps.GROUP)
     monkeypatch.setattr(apps, "entry_points", lambda group: [point])
-    return path
+    monkeypatch.setattr(apps, "_loaded", {})  # as in a process that has not imported it yet
+    sys.modules.pop("app_under_attack", None)
+    yield path
+    sys.modules.pop("app_under_attack", None)
 
 
 def test_an_app_replaced_under_a_running_node_is_not_taken_for_the_new_one(source):
