@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -166,7 +167,7 @@ class Jobs:
 # --- waiting, without the waiting itself: the same for programs that block and for those that do not ----------------
 
 
-class Waiting:
+class Waiting(ABC):
     """What is seen while somebody waits.
 
     Args:
@@ -205,11 +206,13 @@ class Waiting:
             raise ChaotianError("DEADLINE", f"after {self._deadline:g} s {self._late(self._last)}")
         return False
 
+    @abstractmethod
     def _over(self, seen: Mapping[str, Any]) -> bool:
-        raise NotImplementedError
+        """Return whether what was waited for is there; raise how the job ended."""
 
+    @abstractmethod
     def _late(self, seen: Mapping[str, Any] | None) -> str:
-        raise NotImplementedError
+        """Return what is still missing, for the error of a deadline."""
 
 
 class Ending(Waiting):
