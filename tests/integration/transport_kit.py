@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Coroutine
 from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
 
 from federation.errors import ChaotianError
 from gateway.identity.authority import CertificateAuthority
@@ -100,3 +103,22 @@ async def until(condition: object, seconds: float = 5.0) -> None:
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < ends, "it did not happen in time"
         await asyncio.sleep(0.01)
+
+
+def run(work: Coroutine[Any, Any, None]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(60):
+            await work
+
+    asyncio.run(bounded())
+
+
+async def code(work: Coroutine[Any, Any, Any]) -> str:
+    """Return the code with which `work` fails."""
+    with pytest.raises(ChaotianError) as raised:
+        await work
+    return raised.value.code
+
+
+async def echo_caller(caller: Caller, payload: bytes) -> bytes:
+    return f"{caller.role}/{caller.member}:".encode() + payload
