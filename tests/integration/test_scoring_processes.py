@@ -17,6 +17,7 @@ from gateway.identity.home import Home
 from gateway.transport.local import LocalClient
 from tests.integration.test_jobs_processes import GRANT, own_state
 from tests.support.jobs_kit import job_toml
+from tests.support.split import fix_split_of
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 BANKS = ("bank-1", "bank-2", "bank-3")
@@ -34,6 +35,7 @@ def here(tmp_path_factory):
         made.start_platform()
         for name in BANKS:
             member = made.add(name, "bank", "Chongqing")
+            fix_split_of(member.home, name)
             schema = root / "schema.toml"
             lines = ['id = "id"', 'label = "y"', 'as_of = "2024-12-31"', 'other_columns = "ignore"']
             for column in ("y", *FEATURES):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import csv
-import hashlib
 import json
 import logging
 import time
@@ -16,8 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-
-from sqlalchemy import insert, select
 
 from federation.errors import ChaotianError
 from federation.primitives.entropy import SystemEntropy
@@ -32,9 +29,9 @@ from gateway.grants.signed import GrantEnvelope
 from gateway.jobs.models import ModelStore
 from gateway.jobs.node import NodeJobs
 from gateway.storage.base import Database
-from gateway.storage.tables.datasets import dataset_split
 from gateway.transport.ports import Caller
 from parties.platform.coordinator import Coordinator
+from tests.support.split import fix_split
 
 ROOT = Path(__file__).resolve().parents[2]
 SPACE = "test"
@@ -193,10 +190,7 @@ class Space:
         identity = SimpleNamespace(space=SPACE, member=name, signer=self.signers[name])
         audit = AuditLog(database, identity, home / "log", clock=self.clock)
         datasets, grants = DatasetBook(database, home), GrantBook(clock=self.clock)
-        with database.begin() as connection:  # the same rows are held out in every run of the tests
-            if connection.execute(select(dataset_split.c.key)).one_or_none() is None:
-                key = hashlib.sha256(name.encode()).digest()
-                connection.execute(insert(dataset_split).values(id=1, key=key))
+        fix_split(database, name)
         jobs = NodeJobs(
             identity=identity,
             peers=self.peers(name),
