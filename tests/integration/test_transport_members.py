@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from gateway.transport.link import Link
 from gateway.transport.members import DELIVER, SEND, Members, Relayed
 from gateway.transport.ports import Caller
 from parties.platform.relay import Relay
-from tests.integration.transport_kit import QUICK, Space
+from tests.integration.transport_kit import QUICK, Space, code, run
 
 
 class Keys:
@@ -89,20 +89,6 @@ async def three(tmp_path: Path, **relay: Any) -> AsyncIterator[tuple[Hub, dict[s
         for link in links.values():
             await link.wait_connected(5)
         yield hub, links, keys, carried
-
-
-def run(work: Coroutine[Any, Any, None]) -> None:
-    async def bounded() -> None:
-        async with asyncio.timeout(60):
-            await work
-
-    asyncio.run(bounded())
-
-
-async def code(work: Coroutine[Any, Any, Any]) -> str:
-    with pytest.raises(ChaotianError) as raised:
-        await work
-    return raised.value.code
 
 
 def test_ask_and_answer(tmp_path: Path) -> None:
